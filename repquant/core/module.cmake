@@ -1,0 +1,1 @@
+target_link_libraries(repquant_core PRIVATE OpenSSL::Crypto)

@@ -1,0 +1,1 @@
+target_link_libraries(repquant_data PRIVATE JPEG::JPEG PNG::PNG ZLIB::ZLIB PkgConfig::LIBZIP)

@@ -1,0 +1,1 @@
+target_link_libraries(repquant_load PRIVATE repquant_onnx_messages)
