@@ -1,0 +1,122 @@
+#include "repquant/observe/block_walk.h"
+
+#include <algorithm>
+
+namespace repquant::observe {
+namespace {
+
+// Frees what no later node of the block reads.
+void release(const Graph& graph, const Block& block, size_t stepped, ValueMap& values) {
+  for (auto it = values.begin(); it != values.end();) {
+    bool needed = it->first == block.output;
+    for (size_t i = stepped; i < block.nodes.size() && !needed; ++i) {
+      const Node& node = graph.node(block.nodes[i]);
+      needed = std::find(node.inputs.begin(), node.inputs.end(), it->first) != node.inputs.end();
+    }
+    it = needed ? std::next(it) : values.erase(it);
+  }
+}
+
+}  // namespace
+
+BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
+                     SiteHook hook)
+    : ws_(ws), weights_(weights), block_(block), inputs_(inputs), hook_(std::move(hook)),
+      interpreter_(ws.graph, weights) {
+  resident_ = resident_size() <= ws.resident_bytes;
+  if (!resident_) return;
+  values_.resize(inputs.size());
+  for (size_t c = 0; c < inputs.size(); ++c) values_[c][block.input] = inputs[c];
+}
+
+// An estimate from one sample: the largest activation of the block, with three of its kind live.
+int64_t BlockWalk::resident_size() const {
+  if (inputs_.empty()) return 0;
+  const at::NoGradGuard no_grad;
+  ValueMap values{{block_.input, inputs_[0].slice(0, 0, 1)}};
+  int64_t largest = 0;
+  const auto measure = [&](const Site&, const at::Tensor& t) {
+    largest = std::max<int64_t>(largest, t.numel());
+    return t;
+  };
+  const ValueId keep[] = {block_.output};
+  interpreter_.run_nodes(block_.nodes, values, keep, measure);
+  int64_t samples = 0;
+  for (const at::Tensor& t : inputs_) samples += t.size(0);
+  return largest * 4 * 3 * samples;
+}
+
+void BlockWalk::recompute(int64_t chunk, size_t count, ValueMap& values) const {
+  values[block_.input] = inputs_[static_cast<size_t>(chunk)];
+  for (size_t i = 0; i < count; ++i) {
+    interpreter_.run_node(block_.nodes[i], values, hook_);
+    release(ws_.graph, block_, i + 1, values);
+  }
+}
+
+void BlockWalk::visit(const Site& site,
+                      const std::function<void(int64_t, const at::Tensor&)>& fn) {
+  const auto at = std::find(block_.nodes.begin(), block_.nodes.end(), site.node);
+  REPQUANT_CHECK(at - block_.nodes.begin() == static_cast<ptrdiff_t>(stepped_));
+  for_each_index(*ws_.pool, chunks(), [&](int64_t c) {
+    ValueMap scratch;
+    if (!resident_) recompute(c, stepped_, scratch);
+    ValueMap& values = resident_ ? values_[static_cast<size_t>(c)] : scratch;
+    if (site.input != kProbabilities) {
+      fn(c, values.at(ws_.graph.node(site.node).inputs.at(static_cast<size_t>(site.input))));
+      return;
+    }
+    ValueMap copy = values;
+    interpreter_.run_node(site.node, copy, [&](const Site& s, const at::Tensor& t) {
+      if (s == site) {
+        fn(c, t);
+        return t;
+      }
+      return hook_ ? hook_(s, t) : t;
+    });
+  });
+}
+
+void BlockWalk::step(NodeId id) {
+  REPQUANT_CHECK(stepped_ < block_.nodes.size() && block_.nodes[stepped_] == id);
+  if (resident_) {
+    for_each_index(*ws_.pool, chunks(), [&](int64_t c) {
+      ValueMap& values = values_[static_cast<size_t>(c)];
+      interpreter_.run_node(id, values, hook_);
+      release(ws_.graph, block_, stepped_ + 1, values);
+    });
+  }
+  ++stepped_;
+}
+
+at::Tensor BlockWalk::value(ValueId id, int64_t chunk) {
+  if (resident_) return values_[static_cast<size_t>(chunk)].at(id);
+  const at::NoGradGuard no_grad;
+  ValueMap values;
+  recompute(chunk, stepped_, values);
+  return values.at(id);
+}
+
+Chunks BlockWalk::output() {
+  REPQUANT_CHECK(stepped_ == block_.nodes.size());
+  Chunks result(inputs_.size());
+  for_each_index(*ws_.pool, chunks(), [&](int64_t c) {
+    result[static_cast<size_t>(c)] = value(block_.output, c).contiguous();
+  });
+  return result;
+}
+
+Chunks run_block(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
+                 const SiteHook& hook) {
+  Chunks result(inputs.size());
+  const Interpreter interpreter(ws.graph, weights);
+  for_each_index(*ws.pool, static_cast<int64_t>(inputs.size()), [&](int64_t c) {
+    ValueMap values{{block.input, inputs[static_cast<size_t>(c)]}};
+    const ValueId keep[] = {block.output};
+    interpreter.run_nodes(block.nodes, values, keep, hook);
+    result[static_cast<size_t>(c)] = values.at(block.output).contiguous();
+  });
+  return result;
+}
+
+}  // namespace repquant::observe

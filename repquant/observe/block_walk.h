@@ -1,0 +1,54 @@
+#pragma once
+// Walks one block in order over all calibration chunks, so that each site is observed behind an
+// already quantized prefix. Activations stay resident while they fit `resident_bytes`; beyond that a
+// site is recomputed from the block input each time it is visited, so memory stays constant whatever
+// the number of samples.
+#include <functional>
+#include <vector>
+
+#include "repquant/interpret/workspace.h"
+#include "repquant/observe/blocks.h"
+
+namespace repquant::observe {
+
+using Chunks = std::vector<at::Tensor>;   // one value, samples split in fixed pieces, in order
+
+class BlockWalk {
+ public:
+  // `inputs`: the block input by chunk. `hook` is what later steps apply at sites (fake quantization
+  // by the plan); empty: float. All references must outlive the walk.
+  BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
+            SiteHook hook);
+
+  // Calls fn(chunk, tensor) with what `site.node` reads at `site.input` (or its probabilities), before
+  // the hook of that site; sites of the node after it are not hooked yet. Chunks run in parallel; fn
+  // must only write to its own chunk's slot.
+  void visit(const Site& site, const std::function<void(int64_t chunk, const at::Tensor&)>& fn);
+  // Runs node `id`; nodes must be stepped in block order.
+  void step(NodeId id);
+  // The value by chunk; available after its producer was stepped and while a later node reads it.
+  at::Tensor value(ValueId id, int64_t chunk);
+  Chunks output();                         // the block output; all nodes must have been stepped
+  int64_t chunks() const { return static_cast<int64_t>(inputs_.size()); }
+  bool resident() const { return resident_; }
+
+ private:
+  void recompute(int64_t chunk, size_t count, ValueMap& values) const;
+  int64_t resident_size() const;
+
+  Workspace& ws_;
+  const WeightMap& weights_;
+  const Block& block_;
+  const Chunks& inputs_;
+  SiteHook hook_;
+  Interpreter interpreter_;
+  bool resident_ = true;
+  size_t stepped_ = 0;
+  std::vector<ValueMap> values_;           // resident mode
+};
+
+// Runs the block over all chunks and returns its output.
+Chunks run_block(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
+                 const SiteHook& hook);
+
+}  // namespace repquant::observe
