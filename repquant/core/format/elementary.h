@@ -14,8 +14,8 @@ namespace repquant {
 // x = n ln2 + r, |r| <= 0.3466, ln2 in two constants of which n * first is exact;
 // e^r = 1 + r + r^2 P(r); scaled by 2^n in two exact steps, so that results below 2^-126 round once.
 inline float exp_f32(float x) {
-  const float bounded = x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x);  // keeps NaN
-  const float safe = clampf(bounded, -104.0f, 89.0f);                     // NaN: any number
+  const float raised = select(x > -104.0f, x, -104.0f);  // NaN: any number
+  const float safe = select(raised < 89.0f, raised, 89.0f);
   const float n = round_small(safe * 1.44269504f);
   const float r = (safe - n * 0.693359375f) - n * -2.12194440e-4f;
   float p = 0x1.6db592p-10f;
@@ -29,13 +29,13 @@ inline float exp_f32(float x) {
   const float first = std::bit_cast<float>((half + 127) << 23);
   const float second = std::bit_cast<float>((exponent - half + 127) << 23);
   const float y = (e * first) * second;
-  return x == x ? y : x;
+  return select(x == x, y, x);
 }
 
 // |x| < 1: x P(x^2). Else 1 - exp(-G(|x|)), G the minimax of -log erfc on [1, 4].
 inline float erf_f32(float x) {
   const float size = std::fabs(x);
-  const float t = size < 4.0f ? size : 4.0f;
+  const float t = select(size < 4.0f, size, 4.0f);
   const float u = t * t;
   float p = 0x1.4ae4dap-14f;
   p = p * u + -0x1.a485f0p-11f;
@@ -53,14 +53,14 @@ inline float erf_f32(float x) {
   g = g * t + 0x1.2085b2p+0f;
   g = g * t + 0x1.72e748p-12f;
   const float large = 1.0f - exp_f32(-g);
-  const float y = std::copysign(t < 1.0f ? small : large, x);
-  return x == x ? y : x;
+  const float y = std::copysign(select(t < 1.0f, small, large), x);
+  return select(x == x, y, x);
 }
 
 // |x| < 0.625: x + x^3 P(x^2). Else 1 - 2/(exp(2|x|) + 1).
 inline float tanh_f32(float x) {
   const float size = std::fabs(x);
-  const float t = size < 20.0f ? size : 20.0f;
+  const float t = select(size < 20.0f, size, 20.0f);
   const float u = t * t;
   float p = -0x1.6d8e0cp-8f;
   p = p * u + 0x1.500a14p-6f;
@@ -69,8 +69,8 @@ inline float tanh_f32(float x) {
   p = p * u + -0x1.55551cp-2f;
   const float small = t + (t * u) * p;
   const float large = 1.0f - 2.0f / (exp_f32(t + t) + 1.0f);
-  const float y = std::copysign(t < 0.625f ? small : large, x);
-  return x == x ? y : x;
+  const float y = std::copysign(select(t < 0.625f, small, large), x);
+  return select(x == x, y, x);
 }
 
 inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
@@ -78,7 +78,7 @@ inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
 inline float relu_f32(float x) { return x > 0.0f ? x : (x == x ? 0.0f : x); }
 
 namespace format_detail {
-inline float bounded_below(float x) { return x < -200.0f ? -200.0f : x; }  // -inf * 0 would be NaN
+inline float bounded_below(float x) { return select(x < -200.0f, -200.0f, x); }  // -inf * 0 would be NaN
 }  // namespace format_detail
 
 // (0.5 x) (1 + erf(x/sqrt2))

@@ -18,6 +18,12 @@ inline float clampf(float v, float lo, float hi) {
   return raised < hi ? raised : hi;
 }
 
+// condition ? a : b by bit masks, which compilers vectorise without relaxed float rules.
+inline float select(bool condition, float a, float b) {
+  const int32_t mask = -static_cast<int32_t>(condition);
+  return std::bit_cast<float>((std::bit_cast<int32_t>(a) & mask) | (std::bit_cast<int32_t>(b) & ~mask));
+}
+
 // Half to even, for |v| <= 2^22: adding 1.5 2^23 leaves no fraction bits.
 inline float round_small(float v) {
   constexpr float magic = 12582912.0f;
@@ -85,9 +91,9 @@ inline float fused_multiply_add(float a, float b, float c) {
   const double back = sum - p;
   const double lost = (p - (sum - back)) + (wide - back);
   const int64_t bits = std::bit_cast<int64_t>(sum);
-  const int64_t outward = (lost > 0.0) == (sum > 0.0) ? 1 : -1;
-  const bool adjust = (lost > 0.0 || lost < 0.0) && (bits & 1) == 0;
-  return static_cast<float>(std::bit_cast<double>(adjust ? bits + outward : bits));
+  const int64_t inexact = static_cast<int64_t>((lost > 0.0) | (lost < 0.0)) & ~bits & 1;
+  const int64_t inward = -static_cast<int64_t>((lost > 0.0) != (sum > 0.0));
+  return static_cast<float>(std::bit_cast<double>(bits + ((inexact ^ inward) - inward)));
 }
 
 // y = fmaf(float(t), s, b), the float output of a linear step.
