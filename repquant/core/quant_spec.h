@@ -23,6 +23,7 @@ struct Uniform {
   bool symmetric = false;
   bool narrow = true;         // only read when symmetric
   bool include_zero = true;   // widen the range to contain 0, so that z lies in [0, 2^b - 1]
+  bool compat = false;        // published code's real zero point -lower/scale: simulation only
   bool operator==(const Uniform&) const = default;
 };
 
