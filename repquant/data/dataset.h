@@ -23,6 +23,7 @@
 // kInvalidArgument (empty folder or range).
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 

@@ -20,14 +20,16 @@ struct Image {  // interleaved rows, no padding
 };
 
 inline constexpr int64_t kMaxImagePixels = 64'000'000;  // larger ones are refused before allocation
+inline constexpr int64_t kMaxImageSide = 65'535;
 
 enum class ImageKind { kUnknown, kJpeg, kPng };
 ImageKind sniff_image(std::span<const std::byte> bytes);  // by the first bytes
 bool has_image_extension(const std::filesystem::path& path);  // .jpg .jpeg .png, any case
 
 // JPEG: 8 bits, grey, YCbCr, RGB, CMYK and YCCK (stored inverted, as Adobe does). PNG: every colour
-// type and depth; alpha is dropped, 16 bits keep the high byte. Grey stays one channel. Throws
-// kCorruptFile (not an image, truncated, too large), kUnsupported (an exotic coding).
+// type and depth; alpha is dropped, 16 bits keep the high byte (Pillow does so for colour, and clips
+// 16-bit grey at 255, which is not followed). Grey stays one channel. Throws kCorruptFile (not an
+// image, truncated, too large), kUnsupported (an exotic coding).
 Image decode_image(std::span<const std::byte> bytes, const std::string& subject);
 Image decode_jpeg(std::span<const std::byte> bytes, const std::string& subject);
 Image decode_png(std::span<const std::byte> bytes, const std::string& subject);

@@ -27,8 +27,8 @@ class Random {
 // 0 <= k <= n.
 std::vector<int64_t> draw_subset(int64_t n, int64_t k, uint64_t seed);
 
-// Those of `indices` (into a) whose content is also in b, ascending. Compares digests: 0 when the two
-// are of different kinds.
+// Those of `indices` (into a) whose content is also in b, ascending. Compares digests: empty when
+// the two are of different kinds.
 std::vector<int64_t> overlap(const Dataset& a, std::span<const int64_t> indices, const Dataset& b);
 
 // SHA-256 over the digests of `indices` in order: what a calibration fingerprint holds.
