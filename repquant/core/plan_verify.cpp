@@ -1,0 +1,573 @@
+// The boundary between an untrusted file and the executors: what passes here needs no further checks.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <set>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "repquant/core/fields.h"
+#include "repquant/core/format/log.h"
+#include "repquant/core/format/uniform.h"
+#include "repquant/core/plan.h"
+
+namespace repquant {
+namespace {
+
+constexpr int64_t kMaxElements = int64_t{1} << 31;  // of all buffers of one item together
+constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
+constexpr size_t kMaxSteps = 1'000'000;
+
+class Verifier {
+ public:
+  explicit Verifier(const Plan& plan) : plan_(plan), written_(plan.buffers.size(), false) {}
+  void run();
+
+ private:
+  using Check = void (Verifier::*)();
+  static const std::map<std::string, Check>& checks();
+
+  [[noreturn]] void fail(const std::string& expected, const std::string& got) const;
+  void require(bool condition, const std::string& expected, const std::string& got) const {
+    if (!condition) fail(expected, got);
+  }
+
+  void buffers();
+  void ends();
+  void step_ends();
+  void step_tensors();
+
+  void quantize();
+  void quantize_log();
+  void table();
+  void dequantize();
+  void linear();
+  void attention();
+  void attention_codes(int64_t tokens, int64_t largest_value);
+  void norm();
+  void activation();
+  void add();
+  void mul();
+  void prepend();
+  void slice();
+  void transpose();
+  void mean_rows();
+
+  // Operands of the current step.
+  const Buffer& in(size_t i) const { return plan_.buffers[static_cast<size_t>(step_->in[i])]; }
+  const Buffer& out() const { return plan_.buffers[static_cast<size_t>(step_->out[0])]; }
+  void inputs(size_t least, size_t most) const;
+  void type(const Buffer& buffer, DType dtype) const;
+  void shape(const Buffer& buffer, const Shape& expected) const;
+  void roles(std::initializer_list<const char*> allowed) const;
+  void copies(const Buffer& from, const Buffer& to) const;
+
+  // Checked attributes.
+  int64_t integer(const char* key, int64_t low, int64_t high) const;
+  const std::string& text(const char* key, const std::vector<std::string>& choices) const;
+  const std::vector<int64_t>& list(const char* key) const;
+  const Tensor& tensor(const char* role, DType dtype, const Shape& expected) const;
+  std::span<const float> finite(const char* role, const Shape& expected) const;
+  void multipliers(const char* role, int64_t count) const;
+  void head_multipliers(const char* role, int64_t heads) const;
+  int64_t thresholds() const;
+  void output_codes() const;
+  void accumulator_bounds(int64_t n, int64_t k) const;
+
+  static int64_t highest_code(const Buffer& buffer) { return (int64_t{1} << buffer.bits) - 1; }
+  static int64_t largest_distance(const Buffer& buffer, int64_t zero) {
+    return std::max(std::abs(zero), std::abs(highest_code(buffer) - zero));
+  }
+
+  const Plan& plan_;
+  const Step* step_ = nullptr;
+  std::vector<bool> written_;
+};
+
+void Verifier::fail(const std::string& expected, const std::string& got) const {
+  const std::string subject =
+      step_ == nullptr ? "plan" : fmt::format("plan: step \"{}\" ({})", step_->name, step_->op);
+  throw Error(ErrorCode::kCorruptFile, fmt::format("{}: expected {}, got {}", subject, expected, got));
+}
+
+// ---- buffers and their order --------------------------------------------------------------------
+void Verifier::buffers() {
+  int64_t total = 0;
+  for (const Buffer& buffer : plan_.buffers) {
+    const std::string name = fmt::format("buffer \"{}\" {}", buffer.name, to_string(buffer.item_shape));
+    require(buffer.dtype == DType::kU8 || buffer.dtype == DType::kF32, "U8 or F32 buffers",
+            fmt::format("{} of {}", name, repquant::name_of(buffer.dtype)));
+    require(buffer.dtype == DType::kF32 ? buffer.bits == 32 : buffer.bits >= 1 && buffer.bits <= 8,
+            "32 bits in F32 buffers, 1 to 8 in U8 buffers", fmt::format("{} of {} bits", name, buffer.bits));
+    require(!buffer.item_shape.empty() && buffer.item_shape.size() <= 8, "rank 1 to 8", name);
+    int64_t count = 1;
+    for (const int64_t d : buffer.item_shape) {
+      require(d >= 1 && d <= kMaxElements && !__builtin_mul_overflow(count, d, &count) &&
+                  count <= kMaxElements,
+              "positive sizes of at most 2^31 elements", name);
+    }
+    total += count;
+    require(total <= kMaxElements, "buffers of at most 2^31 elements an item", "more");
+  }
+}
+
+void Verifier::ends() {
+  const auto check = [&](const std::vector<int>& indices, const char* what) {
+    require(!indices.empty(), fmt::format("at least one {}", what), "none");
+    for (const int index : indices) {
+      require(index >= 0 && static_cast<size_t>(index) < plan_.buffers.size(),
+              fmt::format("the index of a buffer as {}", what), std::to_string(index));
+      require(plan_.buffers[static_cast<size_t>(index)].dtype == DType::kF32,
+              fmt::format("an F32 buffer as {}", what), "U8");
+    }
+  };
+  check(plan_.inputs, "input");
+  check(plan_.outputs, "output");
+  for (const int index : plan_.inputs) {
+    require(!written_[static_cast<size_t>(index)], "distinct inputs", "one twice");
+    written_[static_cast<size_t>(index)] = true;
+  }
+}
+
+void Verifier::step_ends() {
+  for (const int index : step_->in) {
+    require(index >= 0 && static_cast<size_t>(index) < plan_.buffers.size(), "the index of a buffer",
+            std::to_string(index));
+    require(written_[static_cast<size_t>(index)], "inputs that were written before",
+            fmt::format("buffer {}", index));
+  }
+  require(step_->out.size() == 1, "one output", std::to_string(step_->out.size()));
+  const int index = step_->out[0];
+  require(index >= 0 && static_cast<size_t>(index) < plan_.buffers.size(), "the index of a buffer",
+          std::to_string(index));
+  require(!written_[static_cast<size_t>(index)], "one writer a buffer",
+          fmt::format("buffer {} again", index));
+}
+
+void Verifier::step_tensors() {
+  for (const auto& [role, name] : step_->tensors) {
+    require(name == step_->name + "." + role, fmt::format("a tensor named \"{}.{}\"", step_->name, role),
+            fmt::format("\"{}\"", name));
+    const auto found = plan_.tensors.find(name);
+    require(found != plan_.tensors.end(), fmt::format("a tensor \"{}\"", name), "none");
+    const PlanTensor& tensor = found->second;
+    require(tensor.name == name && tensor.role == role, "tensors under their own name and role",
+            fmt::format("\"{}\" of role \"{}\"", tensor.name, tensor.role));
+    require(role == "w" ? tensor.layout != "plain" : tensor.layout == "plain",
+            "packed weights and plain other tensors", fmt::format("\"{}\" as {}", name, tensor.layout));
+  }
+}
+
+// ---- operands -----------------------------------------------------------------------------------
+void Verifier::inputs(size_t least, size_t most) const {
+  require(step_->in.size() >= least && step_->in.size() <= most,
+          least == most ? fmt::format("{} inputs", least) : fmt::format("{} to {} inputs", least, most),
+          std::to_string(step_->in.size()));
+}
+
+void Verifier::type(const Buffer& buffer, DType dtype) const {
+  require(buffer.dtype == dtype,
+          fmt::format("buffer \"{}\" of {}", buffer.name, repquant::name_of(dtype)),
+          std::string(repquant::name_of(buffer.dtype)));
+}
+
+void Verifier::shape(const Buffer& buffer, const Shape& expected) const {
+  require(buffer.item_shape == expected,
+          fmt::format("buffer \"{}\" of shape {}", buffer.name, to_string(expected)),
+          to_string(buffer.item_shape));
+}
+
+void Verifier::roles(std::initializer_list<const char*> allowed) const {
+  for (const auto& [role, name] : step_->tensors) {
+    require(std::find(allowed.begin(), allowed.end(), role) != allowed.end(),
+            fmt::format("tensors among {}", fmt::join(allowed, ", ")), fmt::format("\"{}\"", role));
+  }
+}
+
+// Steps that move elements: same type, and codes that fit the target.
+void Verifier::copies(const Buffer& from, const Buffer& to) const {
+  type(to, from.dtype);
+  require(to.bits >= from.bits, fmt::format("an output of at least {} bits", from.bits),
+          std::to_string(to.bits));
+}
+
+// ---- attributes ---------------------------------------------------------------------------------
+int64_t Verifier::integer(const char* key, int64_t low, int64_t high) const {
+  const int64_t value = plan_.integer(*step_, key);
+  require(value >= low && value <= high, fmt::format("\"{}\" in [{}, {}]", key, low, high),
+          std::to_string(value));
+  return value;
+}
+
+const std::string& Verifier::text(const char* key, const std::vector<std::string>& choices) const {
+  const auto found = step_->strings.find(key);
+  const std::string expected = fmt::format("\"{}\" one of {}", key, fmt::join(choices, ", "));
+  require(found != step_->strings.end(), expected, "none");
+  require(std::find(choices.begin(), choices.end(), found->second) != choices.end(), expected,
+          fmt::format("\"{}\"", found->second));
+  return found->second;
+}
+
+const std::vector<int64_t>& Verifier::list(const char* key) const {
+  const auto found = step_->lists.find(key);
+  require(found != step_->lists.end(), fmt::format("a list \"{}\"", key), "none");
+  return found->second;
+}
+
+const Tensor& Verifier::tensor(const char* role, DType dtype, const Shape& expected) const {
+  const Tensor& found = plan_.tensor(*step_, role);
+  require(found.dtype() == dtype && found.shape() == expected,
+          fmt::format("\"{}\" {} {}", role, repquant::name_of(dtype), to_string(expected)),
+          fmt::format("{} {}", repquant::name_of(found.dtype()), to_string(found.shape())));
+  return found;
+}
+
+std::span<const float> Verifier::finite(const char* role, const Shape& expected) const {
+  const std::span<const float> values = tensor(role, DType::kF32, expected).as<float>();
+  for (const float v : values) {
+    require(std::isfinite(v), fmt::format("finite values in \"{}\"", role), fmt::format("{}", v));
+  }
+  return values;
+}
+
+void Verifier::multipliers(const char* role, int64_t count) const {
+  for (const float v : finite(role, {count})) {
+    require(v >= 0x1p-100f && v <= 0x1p100f, fmt::format("\"{}\" in [2^-100, 2^100]", role),
+            fmt::format("{}", v));
+  }
+}
+
+void Verifier::head_multipliers(const char* role, int64_t heads) const {
+  const Tensor& found = plan_.tensor(*step_, role);
+  multipliers(role, found.size() == 1 ? 1 : heads);
+}
+
+// "thr": at least one, positive, strictly descending. Returns how many.
+int64_t Verifier::thresholds() const {
+  const Tensor& found = plan_.tensor(*step_, "thr");
+  require(found.rank() == 1 && found.size() >= 1 && found.size() <= 255, "1 to 255 thresholds",
+          to_string(found.shape()));
+  float before = std::numeric_limits<float>::infinity();
+  for (const float v : finite("thr", found.shape())) {
+    require(v > 0.0f && v < before, "positive descending thresholds", fmt::format("{} after {}", v, before));
+    before = v;
+  }
+  return found.size();
+}
+
+// zero, lo, hi of a step that writes codes.
+void Verifier::output_codes() const {
+  const int64_t lo = integer("lo", 0, highest_code(out()));
+  integer("hi", lo, highest_code(out()));
+  integer("zero", -kMaxZeroPoint, kMaxZeroPoint);
+}
+
+// ---- steps --------------------------------------------------------------------------------------
+void Verifier::quantize() {
+  inputs(1, 1);
+  roles({"inv"});
+  type(in(0), DType::kF32);
+  type(out(), DType::kU8);
+  shape(out(), in(0).item_shape);
+  multipliers("inv", 1);
+  output_codes();
+}
+
+void Verifier::quantize_log() {
+  inputs(1, 1);
+  roles({"shift", "thr"});
+  type(in(0), DType::kF32);
+  type(out(), DType::kU8);
+  shape(out(), in(0).item_shape);
+  finite("shift", {1});
+  const int64_t count = thresholds();
+  require(count <= highest_code(out()), fmt::format("at most {} thresholds", highest_code(out())),
+          std::to_string(count));
+}
+
+void Verifier::table() {
+  inputs(1, 1);
+  roles({"lut"});
+  type(in(0), DType::kU8);
+  type(out(), DType::kU8);
+  shape(out(), in(0).item_shape);
+  for (const uint8_t code : tensor("lut", DType::kU8, {256}).as<uint8_t>()) {
+    require(code <= highest_code(out()), fmt::format("table entries of {} bits", out().bits),
+            std::to_string(code));
+  }
+}
+
+void Verifier::dequantize() {
+  inputs(1, 1);
+  roles({"s"});
+  type(in(0), DType::kU8);
+  type(out(), DType::kF32);
+  shape(out(), in(0).item_shape);
+  multipliers("s", 1);
+  integer("zero", -kMaxZeroPoint, kMaxZeroPoint);
+}
+
+// Every partial sum, in any order, of sum a*w + c - zw*sum(a - za) stays within int32.
+void Verifier::accumulator_bounds(int64_t n, int64_t k) const {
+  const std::vector<int8_t> w = unpack_weights(plan_.tensors.at(step_->tensors.at("w")));
+  const std::span<const int32_t> c = tensor("c", DType::kI32, {n}).as<int32_t>();
+  std::span<const int32_t> zw;
+  if (step_->tensors.contains("zw")) zw = tensor("zw", DType::kI32, {n}).as<int32_t>();
+  const int64_t za = integer("za", -kMaxZeroPoint, kMaxZeroPoint);
+  const int64_t top = highest_code(in(0));
+  require(k <= kInt32Max / top, "row sums of codes within int32", fmt::format("K = {}", k));
+  for (int64_t row = 0; row < n; ++row) {
+    int64_t size = 0;
+    for (int64_t i = 0; i < k; ++i) size += std::abs(static_cast<int64_t>(w[static_cast<size_t>(row * k + i)]));
+    const int64_t zero = zw.empty() ? 0 : std::abs(static_cast<int64_t>(zw[static_cast<size_t>(row)]));
+    int64_t correction = 0, bound = 0;
+    const bool fits =
+        !__builtin_mul_overflow(zero, k * largest_distance(in(0), za), &correction) &&
+        !__builtin_add_overflow(size * top + std::abs(static_cast<int64_t>(c[static_cast<size_t>(row)])),
+                                correction, &bound) &&
+        bound <= kInt32Max && (zero == 0 || k * largest_distance(in(0), za) <= kInt32Max);
+    require(fits, "sums within int32", fmt::format("row {} that can exceed it", row));
+  }
+}
+
+void Verifier::linear() {
+  inputs(1, 2);
+  type(in(0), DType::kU8);
+  Shape expected = in(0).item_shape;
+  const int64_t k = expected.back();
+  require(step_->tensors.contains("w"), "a tensor \"w\"", "none");
+  const PlanTensor& w = plan_.tensors.at(step_->tensors.at("w"));
+  require(w.logical_shape.size() == 2 && w.logical_shape[0] >= 1 && w.logical_shape[1] == k,
+          fmt::format("weights [N, {}]", k), to_string(w.logical_shape));
+  const int64_t n = w.logical_shape[0];
+  expected.back() = n;
+  shape(out(), expected);
+  accumulator_bounds(n, k);
+  if (out().dtype == DType::kU8) {
+    roles({"w", "c", "zw", "m"});
+    inputs(1, 1);
+    multipliers("m", n);
+    output_codes();
+  } else {
+    roles({"w", "c", "zw", "s", "b"});
+    multipliers("s", n);
+    finite("b", {n});
+    if (step_->in.size() == 2) {
+      type(in(1), DType::kF32);
+      shape(in(1), out().item_shape);
+    }
+  }
+}
+
+void Verifier::attention() {
+  inputs(3, 3);
+  roles({"m", "thr", "lut", "pinv", "mo"});
+  for (size_t i = 0; i < 3; ++i) {
+    type(in(i), DType::kU8);
+    shape(in(i), in(0).item_shape);
+  }
+  shape(out(), in(0).item_shape);
+  require(in(0).item_shape.size() == 2, "items [T, heads*d]", to_string(in(0).item_shape));
+  const int64_t tokens = in(0).item_shape[0], width = in(0).item_shape[1];
+  require(tokens <= (int64_t{1} << 15), "at most 32768 tokens", std::to_string(tokens));
+  const int64_t heads = integer("heads", 1, width);
+  require(width % heads == 0, fmt::format("heads that divide {}", width), std::to_string(heads));
+  const int64_t q = largest_distance(in(0), integer("zq", -kMaxZeroPoint, kMaxZeroPoint));
+  const int64_t k = largest_distance(in(1), integer("zk", -kMaxZeroPoint, kMaxZeroPoint));
+  const int64_t v = largest_distance(in(2), integer("zv", -kMaxZeroPoint, kMaxZeroPoint));
+  int64_t bound = 0;
+  require(!__builtin_mul_overflow(q * k, width / heads, &bound) && bound <= kInt32Max,
+          "scores within int32", "codes that can exceed it");
+  head_multipliers("m", heads);
+  head_multipliers("mo", heads);
+  attention_codes(tokens, v);
+  if (out().dtype == DType::kU8) output_codes();
+}
+
+// The kind of softmax codes, and sums of level*(v - zv) below 2^53, exact in int64 and in double.
+void Verifier::attention_codes(int64_t tokens, int64_t largest_value) {
+  const std::string& codes = text("codes", {"log", "uniform", "row"});
+  int64_t level = 255;
+  if (codes == "log") {
+    const int64_t count = thresholds();
+    const std::string& pv = text("pv", {"table", "table2", "parity"});
+    if (pv == "table") {
+      require(tensor("lut", DType::kU8, {count + 1}).as<uint8_t>().back() == 0, "0 as last table entry",
+              "another");
+    } else if (pv == "table2") {
+      require(tensor("lut", DType::kU16, {count + 1}).as<uint16_t>().back() == 0, "0 as last table entry",
+              "another");
+      level = 65535;
+    } else {
+      require(count <= 31, "at most 31 thresholds for parity sums", std::to_string(count));
+      level = int64_t{1} << parity_shift(static_cast<int>(count));
+    }
+  } else if (codes == "uniform") {
+    text("pv", {"plain"});
+    multipliers("pinv", 1);
+    level = integer("phi", 1, 255);
+  } else {
+    text("pv", {"row"});
+  }
+  require(tokens * level <= (int64_t{1} << 53) / largest_value, "weighted sums below 2^53",
+          "codes that can exceed it");
+}
+
+void Verifier::norm() {
+  inputs(1, 1);
+  roles({"g", "beta", "eps"});
+  type(in(0), DType::kF32);
+  shape(out(), in(0).item_shape);
+  const int64_t channels = in(0).item_shape.back();
+  finite("g", {channels});
+  if (step_->op == "layer_norm" || step_->tensors.contains("beta")) finite("beta", {channels});
+  const float eps = finite("eps", {1})[0];
+  require(eps > 0.0f, "a positive eps", fmt::format("{}", eps));
+  if (out().dtype == DType::kU8) output_codes();
+}
+
+void Verifier::activation() {
+  inputs(1, 1);
+  roles({});
+  type(in(0), DType::kF32);
+  copies(in(0), out());
+  shape(out(), in(0).item_shape);
+  text("kind", {"gelu_erf", "gelu_tanh", "silu", "relu", "sigmoid", "tanh"});
+}
+
+void Verifier::add() {
+  inputs(1, 2);
+  type(in(0), DType::kF32);
+  copies(in(0), out());
+  shape(out(), in(0).item_shape);
+  if (step_->in.size() == 2) {
+    roles({});
+    type(in(1), DType::kF32);
+    shape(in(1), in(0).item_shape);
+    return;
+  }
+  roles({"const"});
+  const Tensor& constant = plan_.tensor(*step_, "const");
+  const Shape row{in(0).item_shape.back()};
+  finite("const", constant.shape() == row ? row : in(0).item_shape);
+}
+
+void Verifier::mul() {
+  inputs(1, 1);
+  add();
+}
+
+void Verifier::prepend() {
+  inputs(1, 1);
+  roles({"const"});
+  copies(in(0), out());
+  const Tensor& constant = plan_.tensor(*step_, "const");
+  const Shape& from = in(0).item_shape;
+  require(from.size() == 2 && constant.rank() == 2 && constant.shape()[0] >= 1,
+          "items [R, C] and const [P, C]",
+          fmt::format("{} and {}", to_string(from), to_string(constant.shape())));
+  const Shape front{constant.shape()[0], from[1]};
+  shape(out(), {front[0] + from[0], from[1]});
+  if (out().dtype == DType::kF32) {
+    finite("const", front);
+    return;
+  }
+  for (const uint8_t code : tensor("const", DType::kU8, front).as<uint8_t>()) {
+    require(code <= highest_code(out()), fmt::format("codes of {} bits", out().bits), std::to_string(code));
+  }
+}
+
+void Verifier::slice() {
+  inputs(1, 1);
+  roles({});
+  copies(in(0), out());
+  const std::vector<int64_t>& range = list("range");
+  require(range.size() == 4, "\"range\" {axis, start, stop, step}",
+          fmt::format("{} numbers", range.size()));
+  Shape expected = in(0).item_shape;
+  require(range[0] >= 0 && range[0] < static_cast<int64_t>(expected.size()), "an axis of the item",
+          std::to_string(range[0]));
+  int64_t& size = expected[static_cast<size_t>(range[0])];
+  require(range[1] >= 0 && range[1] < range[2] && range[2] <= size && range[3] >= 1,
+          fmt::format("a range within [0, {}]", size),
+          fmt::format("{}:{}:{}", range[1], range[2], range[3]));
+  size = (range[2] - range[1] - 1) / range[3] + 1;
+  shape(out(), expected);
+}
+
+void Verifier::transpose() {
+  inputs(1, 1);
+  roles({});
+  copies(in(0), out());
+  const std::vector<int64_t>& dims = list("dims");
+  std::vector<int64_t> sorted = list("perm");
+  require(!dims.empty() && dims.size() <= 8 && dims.size() == sorted.size(),
+          "\"dims\" and \"perm\" of one length up to 8", fmt::format("{} and {}", dims.size(), sorted.size()));
+  for (const int64_t d : dims) require(d >= 1 && d <= kMaxElements, "positive dims", std::to_string(d));
+  std::sort(sorted.begin(), sorted.end());
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    require(sorted[i] == static_cast<int64_t>(i), "a permutation", fmt::format("{}", fmt::join(list("perm"), ",")));
+  }
+  const int64_t count = element_count(in(0).item_shape);
+  require(element_count(dims) == count && element_count(out().item_shape) == count,
+          fmt::format("dims and output of {} elements", count),
+          fmt::format("{} and {}", to_string(dims), to_string(out().item_shape)));
+}
+
+void Verifier::mean_rows() {
+  inputs(1, 1);
+  roles({});
+  type(in(0), DType::kF32);
+  copies(in(0), out());
+  require(in(0).item_shape.size() == 2, "items [R, C]", to_string(in(0).item_shape));
+  shape(out(), {in(0).item_shape[1]});
+}
+
+const std::map<std::string, Verifier::Check>& Verifier::checks() {
+  static const std::map<std::string, Check> table = {
+      {"quantize", &Verifier::quantize},     {"quantize_log", &Verifier::quantize_log},
+      {"table", &Verifier::table},           {"dequantize", &Verifier::dequantize},
+      {"linear", &Verifier::linear},         {"attention", &Verifier::attention},
+      {"layer_norm", &Verifier::norm},       {"rms_norm", &Verifier::norm},
+      {"activation", &Verifier::activation}, {"add", &Verifier::add},
+      {"mul", &Verifier::mul},               {"prepend", &Verifier::prepend},
+      {"slice", &Verifier::slice},           {"transpose", &Verifier::transpose},
+      {"mean_rows", &Verifier::mean_rows}};
+  return table;
+}
+
+void Verifier::run() {
+  require(plan_.buffers.size() <= kMaxSteps && plan_.steps.size() <= kMaxSteps,
+          "at most 1000000 buffers and steps", std::to_string(plan_.steps.size()));
+  buffers();
+  ends();
+  std::set<std::string> names;
+  for (const Step& step : plan_.steps) {
+    step_ = &step;
+    require(!step.name.empty() && names.insert(step.name).second, "distinct step names",
+            fmt::format("\"{}\" again", step.name));
+    const auto check = checks().find(step.op);
+    if (check == checks().end()) {
+      std::vector<std::string> known;
+      for (const auto& [op, function] : checks()) known.push_back(op);
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("plan: step \"{}\": {}", step.name, unknown_name("op", step.op, known)));
+    }
+    step_ends();
+    step_tensors();
+    (this->*check->second)();
+    written_[static_cast<size_t>(step.out[0])] = true;
+  }
+  step_ = nullptr;
+  for (const int index : plan_.outputs) {
+    require(written_[static_cast<size_t>(index)], "outputs that are written", fmt::format("buffer {}", index));
+  }
+}
+
+}  // namespace
+
+void verify_plan(const Plan& plan) { Verifier(plan).run(); }
+
+}  // namespace repquant
