@@ -1,0 +1,33 @@
+#pragma once
+// activation: f32 -> f32 by the fixed definitions of core/format/elementary.h.
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+#include "repquant/runtime/kernels/isa.h"
+
+namespace repquant::runtime {
+
+enum class ActivationKind : uint8_t { kGeluErf, kGeluTanh, kSilu, kRelu, kSigmoid, kTanh };
+
+std::optional<ActivationKind> parse_activation(std::string_view name);  // the plan's spelling
+
+struct ActivationArgs {
+  ActivationKind kind = ActivationKind::kGeluErf;
+  const float* x = nullptr;
+  float* out = nullptr;  // may be x
+  int64_t count = 0;
+};
+
+struct ActivationKernel {
+  std::string_view name;
+  Isa isa;
+  void (*run)(const ActivationArgs&) noexcept;
+};
+
+std::span<const ActivationKernel> activation_kernels();
+
+extern const ActivationKernel activation_scalar;
+
+}  // namespace repquant::runtime
