@@ -29,8 +29,10 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
 void write_safetensors(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata,
                        const std::vector<std::pair<std::string, const Tensor*>>& tensors, bool align);
 
-// Digest: lower-case hex of SHA-256 over (plan bytes, then name, dtype, shape, SHA-256 of the bytes of
-// each tensor in name order).
+// Digest: lower-case hex of SHA-256 over the plan's text, then for each tensor in name order
+// "\n" name "\n" dtype "\n" shape as "[2, 3]" "\n" hex SHA-256 of its bytes. The plan's text holds the
+// digest of the provenance, so every byte of an artifact is covered. Writing verifies the plan first;
+// equal plans give equal bytes. Reading checks limits, crc32c, digest and plan before it returns.
 std::string write_artifact(const std::filesystem::path& path, const Plan& plan);
 Plan read_artifact(const std::filesystem::path& path, const ArtifactLimits& limits = {});
 Plan parse_artifact(std::span<const std::byte> bytes, const std::string& subject,

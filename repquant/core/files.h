@@ -40,6 +40,7 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
   void commit();
+  const std::filesystem::path& temporary() const { return temporary_; }  // to read back before commit
 
  private:
   std::filesystem::path path_, temporary_;

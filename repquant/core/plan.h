@@ -114,7 +114,7 @@ std::vector<int8_t> unpack_weights(const PlanTensor& tensor);  // [N*K]
 // Checks what opening an artifact must check, independent of any executor: ops known, every operand's
 // shape and dtype, scale lengths, finite positive multipliers in [2^-100, 2^100], thresholds
 // descending, accumulator bounds, buffers written before read, one writer each. Throws kCorruptFile
-// naming the step, what was expected and what was found.
+// naming the step, what was expected and what was found; kUnsupported for an unknown op.
 void verify_plan(const Plan& plan);
 
 }  // namespace repquant
