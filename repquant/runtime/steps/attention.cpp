@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kRowsPerUnit = 52;         // a multiple of the row tile; 197 tokens make 4 units
 constexpr int32_t kMaxNarrowLevel = 1 << 14;
+constexpr int64_t kMaxInputZero = 32000;     // differences to codes stay int16
 
 // Units are blocks of query rows of one head of one item.
 class AttentionStep final : public StepKernel {
@@ -95,12 +96,14 @@ class AttentionStep final : public StepKernel {
   void read_zero_points(const Plan& plan, const Step& step) {
     const auto read = [&](const char* key) {
       const int64_t zero = plan.integer(step, key);
-      if (zero < 0 || zero > 255) {
-        unsupported_step(step, fmt::format("{} {}", key, zero), "zero points of q, k, v in 0 .. 255");
+      if (zero < -kMaxInputZero || zero > kMaxInputZero) {
+        unsupported_step(step, fmt::format("{} {}", key, zero),
+                         fmt::format("zero points of q, k, v within {}", kMaxInputZero));
       }
       return static_cast<int32_t>(zero);
     };
     args_.zq = read("zq"), args_.zk = read("zk"), args_.zv = read("zv");
+    levels_.wide = args_.zv < 0 || args_.zv > 255;
   }
 
   void read_codes(const Plan& plan, const Step& step) {
@@ -114,7 +117,7 @@ class AttentionStep final : public StepKernel {
       read_log_levels(plan, step, pv);
       return;
     }
-    if ((codes != "uniform" && codes != "row") || (pv != "plain" && pv != "row")) {
+    if (!(codes == "uniform" && pv == "plain") && !(codes == "row" && pv == "row")) {
       unsupported_step(step, fmt::format("codes \"{}\" with pv \"{}\"", codes, pv),
                        "codes log with pv table, table2 or parity, uniform with plain, row with row");
     }
@@ -125,9 +128,8 @@ class AttentionStep final : public StepKernel {
     }
     args_.codes_kind = ProbabilityCodes::kUniform;
     args_.pinv = scalar(plan, step, "pinv");
-    const int64_t lowest = plan.integer(step, "plo"), highest = plan.integer(step, "phi");
-    expect(lowest == 0 && 1 <= highest && highest <= 255, step, "plo 0 and phi in 1 .. 255",
-           fmt::format("{} and {}", lowest, highest));
+    const int64_t highest = plan.integer(step, "phi");
+    expect(1 <= highest && highest <= 255, step, "phi in 1 .. 255", std::to_string(highest));
     args_.phi = static_cast<int32_t>(highest);
   }
 

@@ -19,7 +19,7 @@ struct AttentionI8Shape {
 enum class ProbabilityCodes : uint8_t { kLog, kUniform, kRow };
 
 // The integer level of every code: `even` alone, or with `odd` as the parity law has it. `wide` when a
-// level exceeds 2^14 and needs the wider product.
+// level exceeds 2^14, or zv lies outside 0 .. 255: the product then needs int64 throughout.
 struct AttentionLevels {
   int32_t even[256] = {}, odd[256] = {};
   bool parity = false, wide = false;
@@ -29,7 +29,7 @@ struct AttentionLevels {
 struct AttentionI8Args {
   AttentionI8Shape shape;
   const uint8_t *q = nullptr, *k = nullptr, *v = nullptr;  // one item, [rows][heads * width]
-  int32_t zq = 0, zk = 0, zv = 0;        // 0 .. 255
+  int32_t zq = 0, zk = 0, zv = 0;        // differences to codes fit int16
   int64_t head = 0, first_row = 0, rows = 0;               // query rows [first_row, first_row + rows)
   bool load = true;                      // false: scratch holds k and v of this item and head
   float m = 1;

@@ -166,7 +166,7 @@ void multiply_values(const Sizes& sizes, const Scratch& scratch, const int16_t* 
   }
 }
 
-// For levels beyond int16: codes against the transposed values, one product at a time.
+// For operands beyond the bound above: codes against the transposed values, one product at a time.
 void multiply_wide(const AttentionI8Args& args, const Sizes& sizes, const Scratch& scratch, int64_t r) {
   for (int64_t c = 0; c < args.shape.width; ++c) {
     int64_t even = 0, odd = 0;

@@ -66,13 +66,13 @@ void widen(const GemmI8Args& args, int64_t row, int64_t rows, const Scratch& scr
       continue;
     }
     const uint8_t* from = args.a + (row + r) * k;
-    int32_t sum = 0;
+    uint32_t sum = 0;
     for (int64_t i = 0; i < k; ++i) {
       to[i] = from[i];
       sum += from[i];
     }
     for (int64_t i = k; i < depth; ++i) to[i] = 0;
-    scratch.sums[r] = sum - static_cast<int32_t>(k) * args.za;
+    scratch.sums[r] = static_cast<int32_t>(sum - static_cast<uint32_t>(k) * static_cast<uint32_t>(args.za));
   }
 }
 
