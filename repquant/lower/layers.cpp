@@ -1,0 +1,314 @@
+// Matrix products, norms, activations and element-wise steps.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+
+#include "repquant/core/error.h"
+#include "repquant/lower/lowering.h"
+
+namespace repquant::lowering {
+namespace {
+
+double one_over(double x) { return 1.0 / x; }
+double negated(double x) { return -x; }
+
+void apply(Tensor& tensor, double (*function)(double)) {
+  for (float& v : tensor.as<float>()) v = static_cast<float>(function(static_cast<double>(v)));
+}
+
+// numerator / scale in double, rounded once.
+std::vector<float> divided(std::span<const float> values, double scale) {
+  std::vector<float> result;
+  for (const float v : values) result.push_back(static_cast<float>(static_cast<double>(v) / scale));
+  return result;
+}
+
+}  // namespace
+
+// ---- linear -------------------------------------------------------------------------------------
+
+LinearWeights Lowering::layer_weights(NodeId id) const {
+  const Node& node = graph_.node(id);
+  const Tensor& weight = constant(node.inputs.at(1), node, "weight");
+  const bool biased = node.inputs.size() > 2 && node.inputs[2] != kNoValue;
+  const Tensor* bias = biased ? &constant(node.inputs[2], node, "bias") : nullptr;
+  if (weight.dtype() != DType::kF32 || (biased && bias->dtype() != DType::kF32)) {
+    refuse(node, "expected weights in F32");
+  }
+  if (weight.rank() < 2 || weight.size() == 0) refuse(node, "expected a weight [N, K]");
+  if (biased && bias->size() != weight.shape()[0]) refuse(node, "expected one bias an output");
+  return quantized_weights(weight, bias, site(id, 1).params, options_.round_weights, quoted(node));
+}
+
+void Lowering::emit_linear(NodeId id) {
+  const Node& node = graph_.node(id);
+  const ValueId out = node.outputs[0];
+  static_cast<void>(site(id, 0));
+  static_cast<void>(site(id, 1));
+  Shape item = at(node.inputs[0]).item;
+  const Tensor& weight = constant(node.inputs.at(1), node, "weight");
+  if (item.empty() || weight.rank() != 2 || weight.shape()[1] != item.back()) {
+    refuse(node, fmt::format("weight {} does not fit items {}", to_string(weight.shape()), to_string(item)));
+  }
+  item.back() = weight.shape()[0];
+  const DeferredLinear rows{id, 0, item.back()};
+  // Put off: to the add that takes it in, or to the slices that use its rows.
+  bool put_off = fused_add_.contains(id);
+  if (!put_off && !graph_.is_output(out)) {
+    const std::vector<NodeId> readers = graph_.consumers(out);
+    put_off = !readers.empty() && std::all_of(readers.begin(), readers.end(), [&](NodeId reader) {
+      const OpKind op = graph_.node(reader).op;
+      return op == OpKind::kSplit || op == OpKind::kSlice;
+    });
+  }
+  define(out, item);
+  if (put_off) {
+    at(out).deferred = rows;
+  } else {
+    emit_rows(rows, out, kNoValue, node.name);
+  }
+}
+
+void Lowering::emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual, const std::string& name) {
+  const Node& node = graph_.node(rows.node);
+  LinearWeights weights = layer_weights(rows.node);
+  const bool whole = rows.end - rows.begin == weights.n;
+  if (!whole) weights = rows_of(weights, rows.begin, rows.end);
+  const CodeFormat format = site_format(rows.node, 0);
+  const int input = codes(node.inputs[0], format);
+  emit_product(weights, input, format, to, at(to).item, residual, whole ? node.name : name);
+}
+
+void Lowering::emit_product(const LinearWeights& weights, int input, const CodeFormat& format, ValueId to,
+                            const Shape& item, ValueId residual, const std::string& name) {
+  if (format.per_head()) {
+    throw Error(ErrorCode::kUnsupported, "lower: linear \"" + name + "\": expected one input scale a tensor, "
+                                         "got one a head");
+  }
+  Shape rows = builder_.buffer(input).item_shape;
+  rows.back() = weights.n;
+  const Demand wanted = demand(to);
+  std::optional<LinearConstants> constants;
+  const CodeFormat* out_format = residual == kNoValue ? wanted.only_codes() : nullptr;
+  if (out_format != nullptr) constants = code_constants(weights, format, *out_format);
+  const bool asymmetric = std::any_of(weights.zw.begin(), weights.zw.end(), [](int32_t z) { return z != 0; });
+  std::vector<int> in{input};
+  if (residual != kNoValue) in.push_back(real(residual));
+  const std::string buffer_name = graph_.value(to).name;
+  const int out = constants ? builder_.add_buffer(buffer_name, DType::kU8, rows, out_format->bits)
+                            : builder_.add_real(buffer_name, rows);
+  Step& step = builder_.add_step("linear", name, in, out);
+  builder_.add_weights(step, weights.w, weights.n, weights.k, weights.bits);
+  if (asymmetric) builder_.add_vector(step, "zw", weights.zw);
+  step.ints["za"] = format.zero;
+  if (constants) {
+    step.ints.insert({{"zero", out_format->zero}, {"lo", out_format->lo}, {"hi", out_format->hi}});
+    builder_.add_vector(step, "m", constants->m);
+    define_codes(to, *out_format, out);
+  } else {
+    constants = real_constants(weights, format, "linear \"" + name + "\"");
+    builder_.add_vector(step, "s", constants->s);
+    builder_.add_vector(step, "b", constants->b);
+    define_real(to, out);
+  }
+  builder_.add_vector(step, "c", constants->c);
+  at(to).item = item;
+}
+
+// ---- conv ---------------------------------------------------------------------------------------
+
+// Patches that do not overlap: codes of the image, moved to [patches, C*kh*kw], times the weight.
+void Lowering::emit_conv(NodeId id) {
+  const Node& node = graph_.node(id);
+  const Tensor& weight = constant(node.inputs.at(1), node, "weight");
+  const Shape item = at(node.inputs[0]).item;
+  const auto all = [](const std::vector<int64_t>& list, int64_t v) {
+    return std::all_of(list.begin(), list.end(), [v](int64_t x) { return x == v; });
+  };
+  const bool plain = weight.rank() == 4 && item.size() == 3 && node.attrs.integer("group", 1) == 1 &&
+                     all(node.attrs.integers("pads"), 0) && all(node.attrs.integers("dilations"), 1) &&
+                     node.attrs.text("auto_pad", "NOTSET") != "SAME_UPPER" &&
+                     node.attrs.text("auto_pad", "NOTSET") != "SAME_LOWER" &&
+                     node.attrs.integers("strides", {1, 1}) ==
+                         std::vector<int64_t>(weight.shape().begin() + 2, weight.shape().end());
+  if (!plain || item[0] != weight.shape()[1]) {
+    refuse(node, "this build runs patch-embedding convolutions only (kernel = stride, no padding, one group)",
+           "general integer convolutions are not built yet; evaluate by simulation");
+  }
+  const int64_t kh = weight.shape()[2], kw = weight.shape()[3];
+  const int64_t h = item[1] / kh, w = item[2] / kw;
+  if (h * kh != item[1] || w * kw != item[2]) {
+    refuse(node, fmt::format("expected images that are whole patches, got {}", to_string(item)));
+  }
+  const LinearWeights weights = layer_weights(id);
+  const CodeFormat format = site_format(id, 0);
+  const int image = codes(node.inputs[0], format);
+  const int patches = builder_.add_buffer(node.name + ".patches", DType::kU8, {h * w, weights.k}, format.bits);
+  Step& move = builder_.add_step("transpose", node.name + ".patches", {image}, patches);
+  move.lists["dims"] = {item[0], h, kh, w, kw};
+  move.lists["perm"] = {1, 3, 0, 2, 4};
+  const ValueId out = node.outputs[0];
+  define(out, {weights.n, h, w});
+  emit_product(weights, patches, format, out, {weights.n, h, w}, kNoValue, node.name);
+  const View channels_first{{h * w, weights.n}, {1, 0}};
+  if (at(out).real) at(out).real->view = channels_first;
+  for (auto& entry : at(out).codes) entry.second.view = channels_first;
+}
+
+// ---- norms --------------------------------------------------------------------------------------
+
+void Lowering::emit_norm(NodeId id) {
+  const Node& node = graph_.node(id);
+  const Shape item = at(node.inputs[0]).item;
+  const int64_t axis = node.attrs.integer("axis", -1);
+  if (item.empty() || (axis != -1 && axis != static_cast<int64_t>(item.size()))) {
+    refuse(node, "expected a norm over the last axis");
+  }
+  const bool layer = node.op == OpKind::kLayerNorm;
+  const auto parameter = [&](size_t i, const std::string& what) {
+    const Tensor& tensor = constant(node.inputs.at(i), node, what);
+    if (tensor.dtype() != DType::kF32 || tensor.size() != item.back()) {
+      refuse(node, "expected " + what + " in F32, one a channel");
+    }
+    return tensor.as<float>();
+  };
+  const bool shifted = node.inputs.size() > 2 && node.inputs[2] != kNoValue;
+  const std::vector<float> zeros(static_cast<size_t>(item.back()), 0.0f);
+  const std::span<const float> gamma = parameter(1, "gamma");
+  const std::span<const float> beta = shifted ? parameter(2, "beta") : std::span<const float>(zeros);
+  const Demand wanted = demand(node.outputs[0]);
+  const CodeFormat* format = wanted.only_codes();
+  if (format != nullptr && format->per_head()) format = nullptr;
+
+  const int in = real(node.inputs[0]);
+  const std::string& name = graph_.value(node.outputs[0]).name;
+  const int out = format != nullptr ? builder_.add_buffer(name, DType::kU8, item, format->bits)
+                                    : builder_.add_real(name, item);
+  Step& step = builder_.add_step(layer ? "layer_norm" : "rms_norm", node.name, {in}, out);
+  const double scale = format != nullptr ? format->step() : 1.0;
+  builder_.add_vector(step, "g", divided(gamma, scale));
+  if (layer || shifted) builder_.add_vector(step, "beta", divided(beta, scale));
+  builder_.add_vector(step, "eps", std::vector<float>{node.attrs.real("epsilon", 1e-5f)});
+  if (format != nullptr) {
+    step.ints = {{"zero", format->zero}, {"lo", format->lo}, {"hi", format->hi}};
+    define_codes(node.outputs[0], *format, out);
+  } else {
+    define_real(node.outputs[0], out);
+  }
+}
+
+// ---- activations --------------------------------------------------------------------------------
+
+// With a site on the input: one table from its code to each consumer's code. Else f32.
+void Lowering::emit_activation(NodeId id) {
+  const Node& node = graph_.node(id);
+  const Activation activation = *activation_of(node);
+  const ValueId from = node.inputs[0], to = node.outputs[0];
+  const Shape item = at(from).item;
+  const std::string& name = graph_.value(to).name;
+  Demand wanted = demand(to);
+  define(to, item);
+  int source = -1;
+  if (plan_.find({id, 0}) != nullptr) {
+    const CodeFormat format = site_format(id, 0);
+    if (format.kind != CodeFormat::Kind::kUniform || format.per_head()) {
+      refuse(node, "expected uniform per-tensor codes at its input");
+    }
+    const int in = codes(from, format);
+    for (const CodeFormat& output : wanted.codes) {
+      if (output.per_head()) refuse(node, "per-head codes come from linear layers only");
+      const int out = builder_.add_buffer(name + ".codes", DType::kU8, item, output.bits);
+      Step& step = builder_.add_step("table", node.name, {in}, out);
+      builder_.add_vector(step, "lut", code_table(format, activation.function, output));
+      at(to).codes.push_back({output, Stored{out, {}}});
+    }
+    if (!wanted.real) return;
+    // Float readers see the function of the dequantized code.
+    source = builder_.add_real(name + ".in", item);
+    Step& step = builder_.add_step("dequantize", node.name + ".in", {in}, source);
+    step.ints["zero"] = format.zero;
+    builder_.add_vector(step, "s", format.scale);
+  }
+  if (source < 0) source = real(from);
+  const int out = builder_.add_real(name, item);
+  builder_.add_step("activation", node.name, {source}, out).strings["kind"] = activation.kind;
+  at(to).real = Stored{out, {}};
+}
+
+// ---- element-wise -------------------------------------------------------------------------------
+
+void Lowering::emit_add(NodeId id) {
+  const Node& node = graph_.node(id);
+  const ValueId a = node.inputs.at(0), b = node.inputs.at(1), to = node.outputs[0];
+  for (const auto& [linear, add] : fused_add_) {
+    if (add != id) continue;
+    const ValueId product = graph_.node(linear).outputs[0], other = product == a ? b : a;
+    if (at(product).item != at(other).item) break;  // made by real() below
+    const DeferredLinear rows = *at(product).deferred;
+    define(to, at(product).item);
+    return emit_rows(rows, to, other, graph_.node(linear).name);
+  }
+  if (graph_.is_constant(a) || graph_.is_constant(b)) {
+    const bool second = graph_.is_constant(b);
+    if (node.op == OpKind::kSub && !second) refuse(node, "expected a variable minus a constant");
+    const int in = real(second ? a : b);
+    Tensor value = item_constant(second ? b : a, builder_.buffer(in).item_shape, node);
+    if (node.op == OpKind::kSub) apply(value, negated);
+    const int out = builder_.add_real(graph_.value(to).name, builder_.buffer(in).item_shape);
+    builder_.add_tensor(builder_.add_step("add", node.name, {in}, out), "const", std::move(value));
+    return define_real(to, out);
+  }
+  if (node.op == OpKind::kSub) refuse(node, "expected a variable minus a constant");
+  if (at(a).item != at(b).item) {
+    refuse(node, fmt::format("expected operands of one shape, got {} and {}", to_string(at(a).item),
+                             to_string(at(b).item)));
+  }
+  const std::vector<int> in{real(a), real(b)};
+  const int out = builder_.add_real(graph_.value(to).name, at(a).item);
+  builder_.add_step("add", node.name, in, out);
+  define_real(to, out);
+}
+
+void Lowering::emit_multiply(NodeId id) {
+  const Node& node = graph_.node(id);
+  const ValueId a = node.inputs.at(0), b = node.inputs.at(1), to = node.outputs[0];
+  const bool second = graph_.is_constant(b);
+  if (!second && (node.op == OpKind::kDiv || !graph_.is_constant(a))) {
+    refuse(node, "expected a variable and a constant");
+  }
+  const int in = real(second ? a : b);
+  Tensor factor = item_constant(second ? b : a, builder_.buffer(in).item_shape, node);
+  if (node.op == OpKind::kDiv) {
+    for (const float v : factor.as<float>()) {
+      int exponent = 0;
+      if (std::fabs(std::frexp(v, &exponent)) != 0.5f) {
+        refuse(node, "expected division by powers of two", "write it as a product");
+      }
+    }
+    apply(factor, one_over);
+  }
+  const int out = builder_.add_real(graph_.value(to).name, builder_.buffer(in).item_shape);
+  builder_.add_tensor(builder_.add_step("mul", node.name, {in}, out), "const", std::move(factor));
+  define_real(to, out);
+}
+
+void Lowering::emit_mean(NodeId id) {
+  const Node& node = graph_.node(id);
+  const Shape item = at(node.inputs[0]).item;
+  std::vector<int64_t> axes = node.attrs.integers("axes");
+  if (node.inputs.size() > 1 && node.inputs[1] != kNoValue) {
+    axes = constant_integers(node.inputs[1], node, "axes");
+  }
+  if (item.size() != 2 || axes.size() != 1 || (axes[0] != 1 && axes[0] != -2)) {
+    refuse(node, "expected the mean over the tokens of [batch, tokens, channels]");
+  }
+  const int in = real(node.inputs[0]);
+  const int out = builder_.add_real(graph_.value(node.outputs[0]).name, {item[1]});
+  builder_.add_step("mean_rows", node.name, {in}, out);
+  define_real(node.outputs[0], out);
+  if (node.attrs.integer("keepdims", 1) != 0) at(node.outputs[0]).item = {1, item[1]};
+}
+
+}  // namespace repquant::lowering

@@ -1,0 +1,219 @@
+#include "repquant/lower/lowering.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "repquant/core/error.h"
+#include "repquant/core/format/elementary.h"
+
+namespace repquant {
+
+Plan lower(const Graph& graph, const QuantPlan& plan, const LowerOptions& options) {
+  return lowering::Lowering(graph, plan, options).run();
+}
+
+namespace lowering {
+
+bool is_movement(OpKind op) {
+  switch (op) {
+    case OpKind::kIdentity: case OpKind::kDropout: case OpKind::kReshape: case OpKind::kFlatten:
+    case OpKind::kSqueeze: case OpKind::kUnsqueeze: case OpKind::kTranspose: case OpKind::kSlice:
+    case OpKind::kGather: case OpKind::kSplit:
+      return true;
+    default:
+      return false;
+  }
+}
+
+size_t data_inputs(const Node& node) {
+  switch (node.op) {
+    case OpKind::kShape: case OpKind::kSize: return 0;
+    case OpKind::kExpand: case OpKind::kTile: case OpKind::kReduceMean: return 1;
+    default: return is_movement(node.op) ? 1 : node.inputs.size();
+  }
+}
+
+std::optional<Activation> activation_of(const Node& node) {
+  switch (node.op) {
+    case OpKind::kGelu:
+      if (node.attrs.text("approximate", "none") == "tanh") return Activation{"gelu_tanh", gelu_tanh_exact};
+      return Activation{"gelu_erf", gelu_erf_exact};
+    case OpKind::kSilu: return Activation{"silu", silu_exact};
+    case OpKind::kRelu: return Activation{"relu", relu_exact};
+    case OpKind::kSigmoid: return Activation{"sigmoid", sigmoid_exact};
+    case OpKind::kTanh: return Activation{"tanh", tanh_exact};
+    default: return std::nullopt;
+  }
+}
+
+std::string quoted(const Node& node) { return fmt::format("{} \"{}\"", name_of(node.op), node.name); }
+
+Lowering::Lowering(const Graph& graph, const QuantPlan& plan, const LowerOptions& options)
+    : graph_(graph), plan_(plan), options_(options), live_(graph.node_capacity(), false) {}
+
+void Lowering::refuse(const Node& node, const std::string& reason, const std::string& hint) const {
+  throw Error(ErrorCode::kUnsupported, "lower: " + quoted(node) + ": " + reason, hint);
+}
+
+Plan Lowering::run() {
+  find_live();
+  check_sites();
+  find_fused_adds();
+  emit_inputs();
+  for (const NodeId id : graph_.order()) {
+    if (live_[static_cast<size_t>(id)]) emit_node(id);
+  }
+  finish();
+  verify_plan(builder_.plan());
+  return std::move(builder_.plan());
+}
+
+void Lowering::find_live() {
+  std::vector<ValueId> pending = graph_.outputs;
+  while (!pending.empty()) {
+    const ValueId value = pending.back();
+    pending.pop_back();
+    if (value == kNoValue || graph_.is_constant(value)) continue;
+    const NodeId producer = graph_.value(value).producer;
+    if (producer < 0 || live_[static_cast<size_t>(producer)]) continue;
+    live_[static_cast<size_t>(producer)] = true;
+    const Node& node = graph_.node(producer);
+    const size_t count = std::min(data_inputs(node), node.inputs.size());
+    pending.insert(pending.end(), node.inputs.begin(),
+                   node.inputs.begin() + static_cast<std::ptrdiff_t>(count));
+  }
+}
+
+// Every site must be one that lowering reads, else a method's work would be dropped in silence.
+void Lowering::check_sites() const {
+  for (const auto& [site, assignment] : plan_.all()) {
+    if (!graph_.alive(site.node) || !live_[static_cast<size_t>(site.node)]) continue;
+    const Node& node = graph_.node(site.node);
+    bool known = false;
+    switch (node.op) {
+      case OpKind::kLinear: case OpKind::kConv: known = site.input == 0 || site.input == 1; break;
+      case OpKind::kMultiHeadAttention:
+        known = (site.input >= 0 && site.input <= 2) || site.input == kProbabilities;
+        break;
+      default: known = activation_of(node).has_value() && site.input == 0;
+    }
+    if (!known) refuse(node, fmt::format("input {} is quantized, which no integer step of this op uses",
+                                         site.input));
+  }
+}
+
+void Lowering::collect(ValueId value, Demand& demand) const {
+  if (graph_.is_output(value)) demand.real = true;
+  for (const NodeId id : graph_.consumers(value)) {
+    if (!live_[static_cast<size_t>(id)]) continue;
+    const Node& node = graph_.node(id);
+    const size_t count = std::min(data_inputs(node), node.inputs.size());
+    for (size_t i = 0; i < count; ++i) {
+      if (node.inputs[i] != value) continue;
+      if (plan_.find({id, static_cast<int>(i)}) != nullptr) {
+        CodeFormat format = site_format(id, static_cast<int>(i));
+        if (std::find(demand.codes.begin(), demand.codes.end(), format) == demand.codes.end()) {
+          demand.codes.push_back(std::move(format));
+        }
+      } else if (is_movement(node.op)) {
+        for (const ValueId out : node.outputs) collect(out, demand);
+      } else {
+        demand.real = true;
+      }
+    }
+  }
+}
+
+Demand Lowering::demand(ValueId value) const {
+  Demand result;
+  collect(value, result);
+  return result;
+}
+
+// linear -> add where nobody else reads the linear: the add becomes the residual operand. The layer is
+// then emitted at the add, where the other operand exists.
+void Lowering::find_fused_adds() {
+  for (const NodeId id : graph_.order()) {
+    const Node& node = graph_.node(id);
+    if (!live_[static_cast<size_t>(id)] || node.op != OpKind::kAdd || node.inputs[0] == node.inputs[1]) continue;
+    NodeId chosen = -1;
+    for (size_t i = 0; i < 2; ++i) {
+      const ValueId value = node.inputs[i];
+      if (graph_.is_constant(value) || graph_.is_constant(node.inputs[1 - i])) continue;
+      const NodeId producer = graph_.value(value).producer;
+      if (producer < 0 || graph_.node(producer).op != OpKind::kLinear) continue;
+      if (graph_.consumers(value).size() != 1 || graph_.is_output(value)) continue;
+      chosen = std::max(chosen, producer);
+    }
+    if (chosen >= 0) fused_add_[chosen] = id;
+  }
+}
+
+void Lowering::emit_inputs() {
+  if (graph_.inputs.size() != 1) {
+    throw Error(ErrorCode::kUnsupported, fmt::format("lower: graph \"{}\": expected one input, got {}",
+                                                     graph_.name, graph_.inputs.size()));
+  }
+  const ValueId input = graph_.inputs[0];
+  const Value& value = graph_.value(input);
+  if (value.dtype != DType::kF32) {
+    throw Error(ErrorCode::kUnsupported, fmt::format("lower: input \"{}\": expected F32, got {}", value.name,
+                                                     name_of(value.dtype)));
+  }
+  const std::string name = options_.input_name.empty() ? value.name : options_.input_name;
+  const int buffer = builder_.add_real(name, item_shape(input));
+  builder_.plan().inputs = {buffer};
+  define_real(input, buffer);
+}
+
+void Lowering::finish() {
+  Plan& plan = builder_.plan();
+  for (const ValueId output : graph_.outputs) {
+    const int buffer = real(output);
+    builder_.plan().outputs.push_back(buffer);
+  }
+  plan.model = options_.model;
+  plan.provenance = options_.provenance;
+  plan.quality = nlohmann::json::object();
+  plan.model["inputs"] = nlohmann::json::array();
+  plan.model["outputs"] = nlohmann::json::array();
+  for (const int i : plan.inputs) {
+    plan.model["inputs"].push_back({{"name", builder_.buffer(i).name}, {"shape", builder_.buffer(i).item_shape}});
+  }
+  for (size_t i = 0; i < plan.outputs.size(); ++i) {
+    plan.model["outputs"].push_back({{"name", graph_.value(graph_.outputs[i]).name},
+                                     {"shape", builder_.buffer(plan.outputs[i]).item_shape}});
+  }
+}
+
+void Lowering::emit_node(NodeId id) {
+  const Node& node = graph_.node(id);
+  switch (node.op) {
+    case OpKind::kIdentity: case OpKind::kDropout: return emit_alias(node);
+    case OpKind::kReshape: case OpKind::kFlatten: case OpKind::kSqueeze: case OpKind::kUnsqueeze:
+      return emit_reshape(node);
+    case OpKind::kTranspose: return emit_transpose(node);
+    case OpKind::kSlice: return emit_slice(node);
+    case OpKind::kGather: return emit_gather(node);
+    case OpKind::kSplit: return emit_split(node);
+    case OpKind::kExpand: return emit_expand(node);
+    case OpKind::kConcat: return emit_concat(node);
+    case OpKind::kLinear: return emit_linear(id);
+    case OpKind::kConv: return emit_conv(id);
+    case OpKind::kLayerNorm: case OpKind::kRmsNorm: return emit_norm(id);
+    case OpKind::kMultiHeadAttention: return emit_attention(id);
+    case OpKind::kAdd: case OpKind::kSub: return emit_add(id);
+    case OpKind::kMul: case OpKind::kDiv: return emit_multiply(id);
+    case OpKind::kReduceMean: return emit_mean(id);
+    default: break;
+  }
+  if (activation_of(node)) return emit_activation(id);
+  refuse(node, "this build has no integer or float step for the op",
+         "supported: patch-embedding conv, linear, attention, norms, gelu, silu, relu, sigmoid, tanh, add, "
+         "mul, mean over tokens, and moves of data");
+}
+
+}  // namespace lowering
+}  // namespace repquant

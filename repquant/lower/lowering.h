@@ -1,0 +1,134 @@
+#pragma once
+// The state of one call of lower(): what each graph value has become so far, and the step list.
+// Internal to the folder.
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "repquant/lower/code_format.h"
+#include "repquant/lower/linear_weights.h"
+#include "repquant/lower/lower.h"
+#include "repquant/lower/plan_builder.h"
+#include "repquant/lower/view.h"
+
+namespace repquant::lowering {
+
+// Who reads a value, looking through reshapes, slices and the like.
+struct Demand {
+  bool real = false;                 // somebody needs f32
+  std::vector<CodeFormat> codes;     // distinct
+  // The one uniform format that serves every reader, if there is one.
+  const CodeFormat* only_codes() const {
+    const bool one = !real && codes.size() == 1 && codes[0].kind == CodeFormat::Kind::kUniform;
+    return one ? &codes[0] : nullptr;
+  }
+};
+
+struct Stored {
+  int buffer = -1;
+  View view;
+};
+
+// Rows [begin, end) of a linear layer that is emitted where its result is used.
+struct DeferredLinear {
+  NodeId node = -1;
+  int64_t begin = 0, end = 0;
+};
+
+// A value without its batch dimension, in every form that exists.
+struct Lowered {
+  Shape item;
+  std::optional<Stored> real;
+  std::vector<std::pair<CodeFormat, Stored>> codes;
+  std::optional<Tensor> constant;    // equal for every image; shape = item
+  std::optional<DeferredLinear> deferred;
+};
+
+class Lowering {
+ public:
+  Lowering(const Graph& graph, const QuantPlan& plan, const LowerOptions& options);
+  Plan run();
+
+ private:
+  // lowering.cpp: what is alive, who wants what, checks
+  void find_live();
+  void check_sites() const;
+  Demand demand(ValueId value) const;
+  void collect(ValueId value, Demand& demand) const;
+  void find_fused_adds();
+  void emit_node(NodeId id);
+  void emit_inputs();
+  void finish();
+
+  // values.cpp
+  Lowered& at(ValueId value);
+  Shape item_shape(ValueId value) const;             // from the graph's inferred shape
+  CodeFormat site_format(NodeId node, int input) const;
+  const Assignment& site(NodeId node, int input) const;
+  int materialize(Stored& stored, const Shape& item, const std::string& name);
+  void resolve(ValueId value);                       // emits a layer that was put off
+  int real(ValueId value);                           // f32 buffer of the value's item shape
+  int codes(ValueId value, const CodeFormat& format);
+  int quantize(int buffer, const CodeFormat& format, const std::string& name);
+  Lowered& define(ValueId value, Shape item);
+  void define_real(ValueId value, int buffer);
+  void define_codes(ValueId value, const CodeFormat& format, int buffer);
+  const Tensor& constant(ValueId value, const Node& node, const std::string& what) const;
+  std::vector<int64_t> constant_integers(ValueId value, const Node& node, const std::string& what) const;
+  // Constant broadcast to an item: [C] where all rows agree, else the whole item.
+  Tensor item_constant(ValueId value, const Shape& item, const Node& node) const;
+
+  // movement.cpp
+  void emit_alias(const Node& node);
+  void emit_reshape(const Node& node);
+  void emit_transpose(const Node& node);
+  void emit_slice(const Node& node);
+  void emit_gather(const Node& node);
+  void emit_split(const Node& node);
+  void emit_expand(const Node& node);
+  void emit_concat(const Node& node);
+  struct Range { int64_t axis, start, stop, step; };  // of the item
+  void take(ValueId from, const Range& range, ValueId to, const Shape& item, const std::string& name);
+
+  // layers.cpp
+  void emit_linear(NodeId id);
+  void emit_conv(NodeId id);
+  LinearWeights layer_weights(NodeId id) const;
+  void emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual, const std::string& name);
+  // The product into `to`, whose buffer has the item shape `item`.
+  void emit_product(const LinearWeights& weights, int input, const CodeFormat& format, ValueId to,
+                    const Shape& item, ValueId residual, const std::string& name);
+  void emit_norm(NodeId id);
+  void emit_activation(NodeId id);
+  void emit_add(NodeId id);
+  void emit_multiply(NodeId id);
+  void emit_mean(NodeId id);
+
+  // attention.cpp
+  void emit_attention(NodeId id);
+
+  [[noreturn]] void refuse(const Node& node, const std::string& reason, const std::string& hint = {}) const;
+
+  const Graph& graph_;
+  const QuantPlan& plan_;
+  const LowerOptions& options_;
+  PlanBuilder builder_;
+  std::vector<bool> live_;                            // by NodeId
+  std::map<ValueId, Lowered> values_;
+  std::map<NodeId, NodeId> fused_add_;                // linear -> the add it ends in
+};
+
+bool is_movement(OpKind op);
+// Inputs that carry data, not shapes: all but the first are parameters of movement ops.
+size_t data_inputs(const Node& node);
+// The activation as a double function and its step name; nullopt for other ops.
+struct Activation {
+  std::string kind;
+  double (*function)(double);
+};
+std::optional<Activation> activation_of(const Node& node);
+std::string quoted(const Node& node);                // linear "blocks.0.mlp.fc1"
+
+}  // namespace repquant::lowering
