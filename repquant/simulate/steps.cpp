@@ -1,0 +1,212 @@
+#include "repquant/simulate/steps.h"
+
+#include <cmath>
+#include <functional>
+
+#include "repquant/core/error.h"
+#include "repquant/core/format/elementary.h"
+#include "repquant/core/format/log.h"
+#include "repquant/core/format/reduce.h"
+#include "repquant/core/format/uniform.h"
+
+namespace repquant::simulate {
+namespace {
+
+void quantize(const StepContext& c) {
+  const auto x = c.in[0]->as<float>();
+  auto q = c.out.as<uint8_t>();
+  const float inv = c.reals("inv")[0];
+  const CodeOutput codes(c);
+  for (size_t i = 0; i < x.size(); ++i) {
+    q[i] = static_cast<uint8_t>(quantize_uniform(x[i], inv, codes.zero, codes.lo, codes.hi));
+  }
+}
+
+void quantize_log(const StepContext& c) {
+  const auto x = c.in[0]->as<float>();
+  auto q = c.out.as<uint8_t>();
+  const float shift = c.reals("shift")[0];
+  const auto thr = c.reals("thr");
+  for (size_t i = 0; i < x.size(); ++i) q[i] = static_cast<uint8_t>(log_code(x[i] + shift, thr));
+}
+
+void table(const StepContext& c) {
+  const auto a = c.in[0]->as<uint8_t>();
+  auto q = c.out.as<uint8_t>();
+  const auto lut = c.plan.tensor(c.step, "lut").as<uint8_t>();
+  for (size_t i = 0; i < a.size(); ++i) q[i] = lut[a[i]];
+}
+
+void dequantize(const StepContext& c) {
+  const auto q = c.in[0]->as<uint8_t>();
+  auto x = c.out.as<float>();
+  const float s = c.reals("s")[0];
+  const int32_t zero = c.integer("zero");
+  for (size_t i = 0; i < q.size(); ++i) x[i] = dequantize_uniform(q[i], s, zero);
+}
+
+int64_t product(std::span<const uint8_t> a, std::span<const int8_t> w) {
+  int64_t sum = 0;
+  for (size_t k = 0; k < a.size(); ++k) sum += int64_t{a[k]} * int64_t{w[k]};
+  return sum;
+}
+
+int32_t checked_sum(int64_t t) {
+  REPQUANT_CHECK(t == static_cast<int64_t>(static_cast<int32_t>(t)));
+  return static_cast<int32_t>(t);
+}
+
+void linear(const StepContext& c) {
+  const auto a = c.in[0]->as<uint8_t>();
+  const size_t k = static_cast<size_t>(c.in[0]->shape().back());
+  const size_t n = static_cast<size_t>(c.out.shape().back());
+  const size_t rows = a.size() / k;
+  const auto constants = c.plan.tensor(c.step, "c").as<int32_t>();
+  const Tensor* zw = c.plan.find_tensor(c.step, "zw");
+  const int64_t za = c.integer("za");
+  const bool codes_out = c.out.dtype() == DType::kU8;
+  const auto scales = c.reals(codes_out ? "m" : "s");
+  const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
+  for (size_t row = 0; row < rows; ++row) {
+    const auto codes_in = a.subspan(row * k, k);
+    int64_t centred = 0;  // sum of (a - za)
+    for (const uint8_t code : codes_in) centred += int64_t{code} - za;
+    for (size_t o = 0; o < n; ++o) {
+      const int64_t zero = zw == nullptr ? 0 : int64_t{zw->as<int32_t>()[o]};
+      const int32_t t = checked_sum(product(codes_in, c.weights.subspan(o * k, k)) + constants[o] - zero * centred);
+      const size_t i = row * n + o;
+      if (codes_out) {
+        c.out.as<uint8_t>()[i] = static_cast<uint8_t>(requantize(t, scales[o], codes.zero, codes.lo, codes.hi));
+        continue;
+      }
+      const float y = std::fmaf(static_cast<float>(t), scales[o], c.reals("b")[o]);
+      c.out.as<float>()[i] = c.in.size() == 2 ? c.in[1]->as<float>()[i] + y : y;
+    }
+  }
+}
+
+// Rows through `law`, then as they are or rounded to codes.
+template <class Law> void norm(const StepContext& c, Law&& law) {
+  const auto x = c.in[0]->as<float>();
+  const size_t width = static_cast<size_t>(c.in[0]->shape().back());
+  std::vector<float> row(width);
+  const bool codes_out = c.out.dtype() == DType::kU8;
+  const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
+  for (size_t first = 0; first < x.size(); first += width) {
+    law(x.subspan(first, width), std::span<float>(row));
+    for (size_t i = 0; i < width; ++i) {
+      if (codes_out) {
+        c.out.as<uint8_t>()[first + i] = codes.round(row[i]);
+      } else {
+        c.out.as<float>()[first + i] = row[i];
+      }
+    }
+  }
+}
+
+void layer_norm(const StepContext& c) {
+  const auto g = c.reals("g"), beta = c.reals("beta");
+  const float eps = c.reals("eps")[0];
+  norm(c, [&](std::span<const float> x, std::span<float> y) { layer_norm_row(x, g, beta, eps, y); });
+}
+
+void rms_norm(const StepContext& c) {
+  const Tensor* shift = c.plan.find_tensor(c.step, "beta");
+  const auto g = c.reals("g");
+  const auto beta = shift == nullptr ? std::span<const float>() : shift->as<float>();
+  const float eps = c.reals("eps")[0];
+  norm(c, [&](std::span<const float> x, std::span<float> y) { rms_norm_row(x, g, beta, eps, y); });
+}
+
+void activation(const StepContext& c) {
+  static const std::map<std::string, float (*)(float)> functions = {
+      {"gelu_erf", gelu_erf_f32}, {"gelu_tanh", gelu_tanh_f32}, {"silu", silu_f32},
+      {"relu", relu_f32},         {"sigmoid", sigmoid_f32},     {"tanh", tanh_f32}};
+  const auto function = functions.at(c.step.strings.at("kind"));
+  const auto x = c.in[0]->as<float>();
+  auto y = c.out.as<float>();
+  for (size_t i = 0; i < x.size(); ++i) y[i] = function(x[i]);
+}
+
+// The second operand of an element-wise step: an input, or a constant repeated over the rows.
+template <class Operation> void element_wise(const StepContext& c, Operation&& operation) {
+  const auto x = c.in[0]->as<float>();
+  const auto other = c.in.size() == 2 ? c.in[1]->as<float>() : c.reals("const");
+  auto y = c.out.as<float>();
+  for (size_t i = 0; i < x.size(); ++i) y[i] = operation(x[i], other[i % other.size()]);
+}
+
+void add(const StepContext& c) { element_wise(c, std::plus<float>()); }
+void mul(const StepContext& c) { element_wise(c, std::multiplies<float>()); }
+
+// Moves work on bytes, whatever the element.
+void prepend(const StepContext& c) {
+  const Tensor& front = c.plan.tensor(c.step, "const");
+  auto* out = static_cast<std::byte*>(c.out.data());
+  std::memcpy(out, front.data(), front.bytes());
+  std::memcpy(out + front.bytes(), c.in[0]->data(), c.in[0]->bytes());
+}
+
+void slice(const StepContext& c) {
+  const std::vector<int64_t>& range = c.step.lists.at("range");
+  const Shape& shape = c.in[0]->shape();
+  const size_t axis = static_cast<size_t>(range[0]);
+  size_t outer = 1, inner = size_of(c.out.dtype());
+  for (size_t i = 0; i < axis; ++i) outer *= static_cast<size_t>(shape[i]);
+  for (size_t i = axis + 1; i < shape.size(); ++i) inner *= static_cast<size_t>(shape[i]);
+  const auto* in = static_cast<const std::byte*>(c.in[0]->data());
+  auto* out = static_cast<std::byte*>(c.out.data());
+  for (size_t o = 0; o < outer; ++o) {
+    for (int64_t i = range[1]; i < range[2]; i += range[3]) {
+      std::memcpy(out, in + (o * static_cast<size_t>(shape[axis]) + static_cast<size_t>(i)) * inner, inner);
+      out += inner;
+    }
+  }
+}
+
+void transpose(const StepContext& c) {
+  const std::vector<int64_t>& dims = c.step.lists.at("dims");
+  const std::vector<int64_t>& perm = c.step.lists.at("perm");
+  std::vector<int64_t> strides(dims.size(), 1);
+  for (size_t i = dims.size() - 1; i > 0; --i) strides[i - 1] = strides[i] * dims[i];
+  const size_t width = size_of(c.out.dtype());
+  const auto* in = static_cast<const std::byte*>(c.in[0]->data());
+  auto* out = static_cast<std::byte*>(c.out.data());
+  for (int64_t i = 0; i < c.out.size(); ++i) {
+    int64_t rest = i, offset = 0;
+    for (size_t axis = perm.size(); axis-- > 0;) {
+      const size_t from = static_cast<size_t>(perm[axis]);
+      offset += rest % dims[from] * strides[from];
+      rest /= dims[from];
+    }
+    std::memcpy(out + static_cast<size_t>(i) * width, in + static_cast<size_t>(offset) * width, width);
+  }
+}
+
+void mean_rows(const StepContext& c) {
+  const auto x = c.in[0]->as<float>();
+  const int64_t rows = c.in[0]->shape()[0], width = c.in[0]->shape()[1];
+  auto y = c.out.as<float>();
+  for (int64_t i = 0; i < width; ++i) {
+    const float sum = lane_sum(rows, [&](int64_t row) { return x[static_cast<size_t>(row * width + i)]; });
+    y[static_cast<size_t>(i)] = sum / static_cast<float>(rows);
+  }
+}
+
+}  // namespace
+
+StepFunction step_function(const std::string& op) {
+  static const std::map<std::string, StepFunction> functions = {
+      {"quantize", quantize},     {"quantize_log", quantize_log}, {"table", table},
+      {"dequantize", dequantize}, {"linear", linear},             {"attention", attention},
+      {"layer_norm", layer_norm}, {"rms_norm", rms_norm},         {"activation", activation},
+      {"add", add},               {"mul", mul},                   {"prepend", prepend},
+      {"slice", slice},           {"transpose", transpose},       {"mean_rows", mean_rows}};
+  const auto found = functions.find(op);
+  if (found == functions.end()) {
+    throw Error(ErrorCode::kUnsupported, "simulate: step op \"" + op + "\" is not known to this build");
+  }
+  return found->second;
+}
+
+}  // namespace repquant::simulate
