@@ -12,6 +12,7 @@ void add_input_constant(Workspace& ws, NodeId id, size_t index, const std::strin
   if (node.inputs.size() <= index) node.inputs.resize(index + 1, kNoValue);
   node.inputs[index] = value;
   ws.weights[value] = tensor;
+  ws.reference[value] = tensor;
 }
 
 void explicit_linear(Workspace& ws, NodeId id) {
@@ -59,6 +60,15 @@ const at::Tensor& Workspace::constant(ValueId id) const {
   return it->second;
 }
 
+const at::Tensor& Workspace::constant(NodeId node, int input) const {
+  return constant(graph.node(node).inputs.at(static_cast<size_t>(input)));
+}
+
+const SiteTarget* Workspace::target(const Site& site) const {
+  const auto it = targets.find(site);
+  return it == targets.end() ? nullptr : &it->second;
+}
+
 bool Workspace::has_constant(NodeId node, int input) const {
   const Node& n = graph.node(node);
   const auto index = static_cast<size_t>(input);
@@ -75,6 +85,7 @@ void Workspace::set_constant(NodeId node, int input, at::Tensor tensor) {
   }
   if (readers > 1 || graph.is_output(id)) {
     id = graph.add_constant(graph.node(node).name + "." + std::to_string(input), from_aten(tensor));
+    reference[id] = reference.at(graph.node(node).inputs[index]);
     graph.node(node).inputs[index] = id;
   }
   weights[id] = std::move(tensor);
@@ -88,6 +99,7 @@ Workspace make_workspace(Graph graph) {
   Workspace ws;
   ws.graph = std::move(graph);
   ws.weights = load_weights(ws.graph);
+  ws.reference = ws.weights;
   return ws;
 }
 

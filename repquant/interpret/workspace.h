@@ -2,6 +2,7 @@
 // Everything a method may read or change.
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 
 #include "repquant/core/progress.h"
@@ -19,6 +20,15 @@ struct Batches {
   std::function<at::Tensor(int64_t begin, int64_t end)> load;  // graph input 0, [end - begin, ...]
 };
 
+// What a recipe asks of one site.
+struct SiteTarget {
+  Role role = Role::kActivation;
+  int bits = 8;
+  std::string format = "auto";   // auto, uniform, log2, log_sqrt2, log; weights: auto, symmetric
+  bool compat = false;           // published levels, simulation only
+  bool operator==(const SiteTarget&) const = default;
+};
+
 struct Workspace;
 
 // State saved after each finished unit of a pass, so that an interrupted run goes on.
@@ -34,7 +44,9 @@ class Checkpoint {
 struct Workspace {
   Graph graph;
   WeightMap weights;          // live values of the graph's constants
+  WeightMap reference;        // the same function before anything was quantized or folded
   QuantPlan plan;
+  std::map<Site, SiteTarget> targets;     // sites to quantize; others stay float
   Batches calibration;
   Report report;
   uint64_t seed = 0;
@@ -49,6 +61,8 @@ struct Workspace {
   const at::Tensor& constant(ValueId id) const;
   // The constant that `node` reads at `input`, made private to that reader first.
   void set_constant(NodeId node, int input, at::Tensor tensor);
+  const at::Tensor& constant(NodeId node, int input) const;
+  const SiteTarget* target(const Site& site) const;
   bool has_constant(NodeId node, int input) const;
   void throw_if_stopped() const;          // Interrupted
 };

@@ -62,6 +62,12 @@ void BlockWalk::visit(const Site& site,
     ValueMap scratch;
     if (!resident_) recompute(c, stepped_, scratch);
     ValueMap& values = resident_ ? values_[static_cast<size_t>(c)] : scratch;
+    if (site.input == kNodeOutput) {
+      ValueMap copy = values;
+      interpreter_.run_node(site.node, copy, hook_);
+      fn(c, copy.at(ws_.graph.node(site.node).outputs.at(0)));
+      return;
+    }
     if (site.input != kProbabilities) {
       fn(c, values.at(ws_.graph.node(site.node).inputs.at(static_cast<size_t>(site.input))));
       return;

@@ -13,6 +13,9 @@ namespace repquant::observe {
 
 using Chunks = std::vector<at::Tensor>;   // one value, samples split in fixed pieces, in order
 
+// As Site::input: what the node would put out, before it is stepped.
+inline constexpr int kNodeOutput = 101;
+
 class BlockWalk {
  public:
   // `inputs`: the block input by chunk. `hook` is what later steps apply at sites (fake quantization
@@ -20,9 +23,9 @@ class BlockWalk {
   BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
             SiteHook hook);
 
-  // Calls fn(chunk, tensor) with what `site.node` reads at `site.input` (or its probabilities), before
-  // the hook of that site; sites of the node after it are not hooked yet. Chunks run in parallel; fn
-  // must only write to its own chunk's slot.
+  // Calls fn(chunk, tensor) with what `site.node` (the next node to be stepped) reads at `site.input`,
+  // its probabilities or its output (kNodeOutput); the site's own hook is not applied. Chunks run in
+  // parallel; fn must only write to its own chunk's slot.
   void visit(const Site& site, const std::function<void(int64_t chunk, const at::Tensor&)>& fn);
   // Runs node `id`; nodes must be stepped in block order.
   void step(NodeId id);

@@ -1,0 +1,344 @@
+#include "repquant/quantize/range_search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "repquant/core/format/log.h"
+#include "repquant/core/format/uniform.h"
+#include "repquant/quantize/fake_quantize.h"
+#include "repquant/quantize/kernels.h"
+
+namespace repquant::quantize {
+namespace {
+
+std::span<const float> span_of(const at::Tensor& t) {
+  return {t.data_ptr<float>(), static_cast<size_t>(t.numel())};
+}
+
+// Sum over chunks, in chunk order, of a function of the site's values.
+std::vector<double> chunk_sums(observe::BlockWalk& walk, const Site& site, size_t width,
+                               const std::function<void(std::span<const float>, double*)>& fn) {
+  std::vector<std::vector<double>> parts(static_cast<size_t>(walk.chunks()),
+                                         std::vector<double>(width, 0.0));
+  walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
+    const at::Tensor x = tensor.contiguous();
+    fn(span_of(x), parts[static_cast<size_t>(chunk)].data());
+  });
+  std::vector<double> total(width, 0.0);
+  for (const auto& part : parts) {
+    for (size_t i = 0; i < width; ++i) total[i] += part[i];
+  }
+  return total;
+}
+
+QParams uniform_params(const QuantSpec& spec, double low, double high) {
+  const Uniform& format = std::get<Uniform>(spec.format);
+  QParams params{spec, {}, {}, {}};
+  if (format.symmetric) {
+    params.scale = {symmetric_scale(std::max(std::abs(low), std::abs(high)), spec.bits, format.narrow)};
+    params.zero_point = {0};
+  } else {
+    const UniformParams found = uniform_from_range(low, high, spec.bits, format.include_zero);
+    params.scale = {found.scale};
+    params.zero_point = {found.zero};
+  }
+  return params;
+}
+
+double span_error(std::span<const float> x, const QParams& params) {
+  const auto n = static_cast<int64_t>(x.size());
+  if (const Uniform* uniform = std::get_if<Uniform>(&params.spec.format)) {
+    const CodeRange range = code_range(params.spec.bits, *uniform);
+    const int32_t z = params.zero_point[0];
+    return error_uniform(x.data(), n, inverse_scale(params.scale[0]), params.scale[0],
+                         static_cast<float>(range.lo - z), static_cast<float>(range.hi - z));
+  }
+  const Log& log = std::get<Log>(params.spec.format);
+  const LogGrid grid = log_grid(params, 0);
+  std::vector<float> levels = grid.levels;
+  const auto shift = static_cast<float>(log.shift);
+  for (float& level : levels) level -= 0;   // fake_log subtracts the shift itself
+  return error_log(x.data(), n, shift, grid.thresholds.data(),
+                   static_cast<int>(grid.thresholds.size()), levels.data());
+}
+
+size_t least(const std::vector<double>& errors) {
+  return static_cast<size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin());
+}
+
+QParams best_of(observe::BlockWalk& walk, const Site& site, const std::vector<QParams>& candidates) {
+  const std::vector<double> errors =
+      chunk_sums(walk, site, candidates.size(), [&](std::span<const float> x, double* out) {
+        for (size_t i = 0; i < candidates.size(); ++i) out[i] = span_error(x, candidates[i]);
+      });
+  return candidates[least(errors)];
+}
+
+// Squared error of one quantizer over histogram bins, at bin centres.
+double histogram_error(const std::vector<uint64_t>& counts, double low, double width,
+                       const QParams& params) {
+  const CodeRange range = code_range(params.spec.bits, std::get<Uniform>(params.spec.format));
+  const double s = params.scale[0], z = params.zero_point[0];
+  double error = 0.0;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    if (counts[i] == 0) continue;
+    const double x = low + (static_cast<double>(i) + 0.5) * width;
+    const double q = std::clamp(std::nearbyint(x / s), range.lo - z, range.hi - z);
+    error += static_cast<double>(counts[i]) * (x - s * q) * (x - s * q);
+  }
+  return error;
+}
+
+std::vector<float> sorted_quantiles(std::span<const float> sorted, std::span<const double> p) {
+  std::vector<float> result;
+  for (const double q : p) {
+    const double position = q * static_cast<double>(sorted.size() - 1);
+    const auto low = static_cast<size_t>(std::floor(position));
+    const size_t high = std::min(low + 1, sorted.size() - 1);
+    const double fraction = position - static_cast<double>(low);
+    result.push_back(static_cast<float>(
+        sorted[low] + fraction * (static_cast<double>(sorted[high]) - static_cast<double>(sorted[low]))));
+  }
+  return result;
+}
+
+std::vector<double> mirrored(std::span<const double> candidates) {
+  std::vector<double> both(candidates.begin(), candidates.end());
+  for (const double p : candidates) both.push_back(1.0 - p);
+  return both;
+}
+
+QParams row_params(const QuantSpec& spec, const std::vector<QParams>& rows) {
+  QParams params{spec, {}, {}, {}};
+  for (const QParams& row : rows) {
+    params.scale.push_back(row.scale[0]);
+    params.zero_point.push_back(row.zero_point[0]);
+  }
+  return params;
+}
+
+}  // namespace
+
+const std::vector<double>& percentiles() {
+  static const std::vector<double> set{0.999, 0.9999, 0.99999};
+  return set;
+}
+
+const std::vector<double>& wide_percentiles() {
+  static const std::vector<double> set{0.97,   0.98,    0.99,   0.995, 0.999, 0.9995,
+                                       0.9997, 0.9999, 0.99995, 0.99999, 1.0};
+  return set;
+}
+
+observe::DataPass site_pass(observe::BlockWalk& walk, const Site& site) {
+  return {walk.chunks(), [&walk, site](const std::function<void(int64_t, std::span<const float>)>& fn) {
+            walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
+              const at::Tensor x = tensor.contiguous();
+              fn(chunk, span_of(x));
+            });
+          }};
+}
+
+std::pair<double, double> site_min_max(observe::BlockWalk& walk, const Site& site) {
+  std::vector<std::pair<float, float>> parts(static_cast<size_t>(walk.chunks()));
+  walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
+    const auto [low, high] = at::aminmax(tensor);
+    parts[static_cast<size_t>(chunk)] = {low.item<float>(), high.item<float>()};
+  });
+  std::pair<double, double> result{parts.at(0).first, parts.at(0).second};
+  for (const auto& [low, high] : parts) {
+    if (!std::isfinite(low) || !std::isfinite(high)) {
+      throw Error(ErrorCode::kCorruptFile, "observe: NaN or infinity in the calibration activations");
+    }
+    result.first = std::min<double>(result.first, low);
+    result.second = std::max<double>(result.second, high);
+  }
+  return result;
+}
+
+QParams min_max_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec) {
+  const auto [low, high] = site_min_max(walk, site);
+  return uniform_params(spec, low, high);
+}
+
+QParams percentile_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
+                         std::span<const double> candidates) {
+  const std::vector<float> bounds = observe::exact_quantiles(site_pass(walk, site), 1, mirrored(candidates));
+  std::vector<QParams> options;
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    options.push_back(uniform_params(spec, bounds[candidates.size() + i], bounds[i]));
+  }
+  return best_of(walk, site, options);
+}
+
+QParams mse_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec) {
+  constexpr int bins = 1 << 15;
+  const auto [low, high] = site_min_max(walk, site);
+  const double width = (high - low) / bins;
+  if (!(width > 0)) return uniform_params(spec, low, high);
+  std::vector<std::vector<uint64_t>> parts(static_cast<size_t>(walk.chunks()));
+  walk.visit(site, [&, low = low](int64_t chunk, const at::Tensor& tensor) {
+    const at::Tensor x = tensor.contiguous();
+    auto& counts = parts[static_cast<size_t>(chunk)];
+    counts.assign(bins, 0);
+    add_histogram(x.data_ptr<float>(), x.numel(), static_cast<float>(low),
+                  static_cast<float>(1.0 / width), bins, counts.data());
+  });
+  std::vector<uint64_t> counts(bins, 0);
+  for (const auto& part : parts) {
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += part[i];
+  }
+  QParams best = uniform_params(spec, low, high);
+  double best_error = histogram_error(counts, low, width, best);
+  for (int step = 99; step >= 20; --step) {
+    const QParams candidate = uniform_params(spec, low * step / 100.0, high * step / 100.0);
+    const double error = histogram_error(counts, low, width, candidate);
+    if (error < best_error) {
+      best_error = error;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+QParams log_percentile_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
+                             std::span<const double> candidates) {
+  const double shift = std::get<Log>(spec.format).shift;
+  std::vector<double> p(candidates.begin(), candidates.end());
+  const std::vector<float> bounds = observe::exact_quantiles(site_pass(walk, site), 1, p);
+  std::vector<QParams> options;
+  for (const float bound : bounds) {
+    const double scale = std::max(static_cast<double>(bound) + shift, 1e-8);
+    options.push_back({spec, {static_cast<float>(scale)}, {}, {}});
+  }
+  return best_of(walk, site, options);
+}
+
+ChannelBounds channel_min_max(observe::BlockWalk& walk, const Site& site, int64_t channels) {
+  std::vector<std::pair<at::Tensor, at::Tensor>> parts(static_cast<size_t>(walk.chunks()));
+  walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
+    const at::Tensor x = tensor.reshape({-1, channels});
+    parts[static_cast<size_t>(chunk)] = {std::get<0>(x.min(0)), std::get<0>(x.max(0))};
+  });
+  at::Tensor low = parts.at(0).first, high = parts.at(0).second;
+  for (const auto& [l, h] : parts) {
+    low = at::minimum(low, l);
+    high = at::maximum(high, h);
+  }
+  if (!at::isfinite(low).all().item<bool>() || !at::isfinite(high).all().item<bool>()) {
+    throw Error(ErrorCode::kCorruptFile, "observe: NaN or infinity in the calibration activations");
+  }
+  const std::span<const float> l = span_of(low), h = span_of(high);
+  return {{l.begin(), l.end()}, {h.begin(), h.end()}};
+}
+
+QParams channel_params(const ChannelBounds& bounds, int bits) {
+  QuantSpec spec{bits, Uniform{false, true, false, false}, PerChannel{-1}, Range{}};
+  QParams params{spec, {}, {}, {}};
+  for (size_t c = 0; c < bounds.low.size(); ++c) {
+    const UniformParams found = uniform_from_range(bounds.low[c], bounds.high[c], bits, false);
+    params.scale.push_back(found.scale);
+    params.lower.push_back(bounds.low[c]);
+  }
+  return params;
+}
+
+std::vector<double> channel_errors(observe::BlockWalk& walk, const Site& site, const QParams& params) {
+  const size_t channels = params.scale.size();
+  std::vector<float> inv(channels);
+  for (size_t c = 0; c < channels; ++c) inv[c] = inverse_scale(params.scale[c]);
+  const auto top = static_cast<float>((1 << params.spec.bits) - 1);
+  return chunk_sums(walk, site, channels, [&](std::span<const float> x, double* errors) {
+    error_channels(x.data(), static_cast<int64_t>(x.size() / channels), static_cast<int64_t>(channels),
+                   inv.data(), params.scale.data(), params.lower.data(), top, errors);
+  });
+}
+
+ChannelBounds channel_percentiles(observe::BlockWalk& walk, const Site& site, int64_t channels, int bits,
+                                  std::span<const double> candidates) {
+  const std::vector<double> p = mirrored(candidates);
+  const std::vector<float> found = observe::exact_quantiles(site_pass(walk, site), channels, p);
+  const auto width = static_cast<size_t>(channels);
+  ChannelBounds best;
+  std::vector<double> best_error(width, std::numeric_limits<double>::infinity());
+  best.low.resize(width);
+  best.high.resize(width);
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    ChannelBounds bounds;
+    for (size_t c = 0; c < width; ++c) {
+      bounds.high.push_back(found[c * p.size() + i]);
+      bounds.low.push_back(found[c * p.size() + candidates.size() + i]);
+    }
+    const std::vector<double> errors = channel_errors(walk, site, channel_params(bounds, bits));
+    for (size_t c = 0; c < width; ++c) {
+      if (errors[c] < best_error[c]) {
+        best_error[c] = errors[c];
+        best.low[c] = bounds.low[c];
+        best.high[c] = bounds.high[c];
+      }
+    }
+  }
+  return best;
+}
+
+QParams weight_min_max(const at::Tensor& weight, const QuantSpec& spec) {
+  const at::Tensor rows = weight.reshape({weight.size(0), -1});
+  const at::Tensor low = std::get<0>(rows.min(1)).contiguous();
+  const at::Tensor high = std::get<0>(rows.max(1)).contiguous();
+  std::vector<QParams> found;
+  for (int64_t r = 0; r < rows.size(0); ++r) {
+    found.push_back(uniform_params(spec, low.data_ptr<float>()[r], high.data_ptr<float>()[r]));
+  }
+  return row_params(spec, found);
+}
+
+QParams weight_percentile(const at::Tensor& weight, const QuantSpec& spec,
+                          std::span<const double> candidates) {
+  const at::Tensor rows = weight.reshape({weight.size(0), -1}).contiguous();
+  const std::vector<double> p = mirrored(candidates);
+  std::vector<QParams> found;
+  for (int64_t r = 0; r < rows.size(0); ++r) {
+    const std::span<const float> row(rows.data_ptr<float>() + r * rows.size(1),
+                                     static_cast<size_t>(rows.size(1)));
+    std::vector<float> sorted(row.begin(), row.end());
+    std::sort(sorted.begin(), sorted.end());
+    const std::vector<float> bounds = sorted_quantiles(sorted, p);
+    QParams best;
+    double best_error = std::numeric_limits<double>::infinity();
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      const QParams option = uniform_params(spec, bounds[candidates.size() + i], bounds[i]);
+      const double error = span_error(row, option);
+      if (error < best_error) {
+        best_error = error;
+        best = option;
+      }
+    }
+    found.push_back(best);
+  }
+  return row_params(spec, found);
+}
+
+QParams weight_mse(const at::Tensor& weight, const QuantSpec& spec, ThreadPool& pool) {
+  const at::Tensor rows = weight.reshape({weight.size(0), -1}).contiguous();
+  std::vector<QParams> found(static_cast<size_t>(rows.size(0)));
+  for_each_index(pool, rows.size(0), [&](int64_t r) {
+    const std::span<const float> row(rows.data_ptr<float>() + r * rows.size(1),
+                                     static_cast<size_t>(rows.size(1)));
+    const auto [low, high] = std::minmax_element(row.begin(), row.end());
+    QParams best = uniform_params(spec, *low, *high);
+    double best_error = span_error(row, best);
+    for (int step = 99; step >= 40; --step) {
+      const QParams option = uniform_params(spec, *low * step / 100.0, *high * step / 100.0);
+      const double error = span_error(row, option);
+      if (error < best_error) {
+        best_error = error;
+        best = option;
+      }
+    }
+    found[static_cast<size_t>(r)] = best;
+  });
+  return row_params(spec, found);
+}
+
+}  // namespace repquant::quantize

@@ -1,0 +1,131 @@
+#include "repquant/reconstruct/sequential.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "repquant/quantize/fake_quantize.h"
+#include "repquant/reconstruct/unit.h"
+
+namespace repquant::reconstruct {
+namespace {
+
+constexpr int64_t kChunk = 8;   // samples a chunk, whatever the number of threads
+
+observe::Chunks load_inputs(Workspace& ws) {
+  const int64_t chunks = (ws.calibration.count + kChunk - 1) / kChunk;
+  observe::Chunks inputs(static_cast<size_t>(chunks));
+  for_each_index(*ws.pool, chunks, [&](int64_t c) {
+    const int64_t begin = c * kChunk, end = std::min(begin + kChunk, ws.calibration.count);
+    inputs[static_cast<size_t>(c)] = ws.calibration.load(begin, end);
+  });
+  return inputs;
+}
+
+void report_progress(Workspace& ws, size_t unit, size_t units, const std::string& name) {
+  if (ws.sink == nullptr) return;
+  ws.sink->progress({ws.pass, fmt::format("block {}/{}", unit + 1, units), name, "",
+                     static_cast<double>(unit) / static_cast<double>(units)});
+}
+
+void train(Workspace& ws, const SequentialOptions& options, const observe::Block& block,
+           const observe::Chunks& inputs, const observe::Chunks& targets, Unit& unit) {
+  const TrainingResult result =
+      train_block(ws, block, inputs, targets, unit.latent(), options.training, ws.seed);
+  ws.report.add({"reconstruct", block.name, "held_out_mse_before", result.before});
+  ws.report.add({"reconstruct", block.name, "held_out_mse_after", result.after});
+}
+
+}  // namespace
+
+void calibrate(Workspace& ws, const SequentialOptions& options) {
+  if (ws.calibration.count < 1) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{}: calibration data: expected at least one sample, got none", ws.pass));
+  }
+  const std::vector<observe::Block> blocks = observe::blocks(ws.graph);
+  const SiteHook hook = quantize::plan_hook(ws.plan);
+  observe::Chunks inputs = load_inputs(ws), targets;
+  if (options.blocks) targets = inputs;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    ws.throw_if_stopped();
+    report_progress(ws, i, blocks.size(), blocks[i].name);
+    const observe::Block& block = blocks[i];
+    if (options.blocks) targets = observe::run_block(ws, ws.reference, block, targets, {});
+    const bool last = i + 1 == blocks.size();
+    if (ws.checkpoint != nullptr && ws.checkpoint->restore(ws, static_cast<int>(i))) {
+      if (!last) inputs = observe::run_block(ws, ws.weights, block, inputs, hook);
+      continue;
+    }
+    Unit unit(ws, options, block, inputs);
+    observe::Chunks next = unit.calibrate(last);
+    // A head reads few tokens: training it on them overfits.
+    const bool trains = options.blocks && !last && !unit.latent().empty();
+    if (trains) {
+      train(ws, options, block, inputs, targets, unit);
+      next = observe::run_block(ws, ws.weights, block, inputs, hook);
+    }
+    inputs = std::move(next);
+    if (ws.checkpoint != nullptr) ws.checkpoint->save(ws, static_cast<int>(i));
+  }
+  if (options.compat) fold_published(ws, options);
+}
+
+namespace {
+
+struct Sums {
+  double error = 0, energy = 0, got = 0, cross = 0, count = 0;
+};
+
+void accumulate(const at::Tensor& want, const at::Tensor& got, Sums& sums) {
+  const at::Tensor w = want.to(at::kDouble), g = got.to(at::kDouble);
+  sums.error += (w - g).square().sum().item<double>();
+  sums.energy += w.square().sum().item<double>();
+  sums.got += g.square().sum().item<double>();
+  sums.cross += (w * g).sum().item<double>();
+  sums.count += static_cast<double>(w.numel());
+}
+
+bool is_layer(OpKind op) {
+  return op == OpKind::kLinear || op == OpKind::kConv || op == OpKind::kMultiHeadAttention;
+}
+
+}  // namespace
+
+void measure_layers(Workspace& ws, const std::string& stage, int64_t samples) {
+  const int64_t count = std::min(samples, ws.calibration.count);
+  if (count < 1 || ws.graph.inputs.size() != 1) return;
+  const at::NoGradGuard no_grad;
+  const at::Tensor input = ws.calibration.load(0, count);
+  const Interpreter floating(ws.graph, ws.reference), quantized(ws.graph, ws.weights);
+  const SiteHook hook = quantize::plan_hook(ws.plan);
+  ValueMap want{{ws.graph.inputs[0], input}}, got = want;
+  std::map<ValueId, int> uses;
+  for (const NodeId id : ws.graph.order()) {
+    for (const ValueId v : ws.graph.node(id).inputs) ++uses[v];
+  }
+  for (const NodeId id : ws.graph.order()) {
+    floating.run_node(id, want);
+    quantized.run_node(id, got, hook);
+    const Node& node = ws.graph.node(id);
+    if (is_layer(node.op)) {
+      Sums sums;
+      accumulate(want.at(node.outputs[0]), got.at(node.outputs[0]), sums);
+      ws.report.add({stage, node.name, "output_mse", sums.error / sums.count});
+      if (sums.error > 0) {
+        ws.report.add({stage, node.name, "sqnr_db", 10 * std::log10(sums.energy / sums.error)});
+      }
+      ws.report.add({stage, node.name, "cosine",
+                     sums.cross / std::max(std::sqrt(sums.energy * sums.got), 1e-300)});
+    }
+    for (const ValueId v : node.inputs) {
+      if (v != kNoValue && --uses[v] == 0) {
+        want.erase(v);
+        got.erase(v);
+      }
+    }
+  }
+}
+
+}  // namespace repquant::reconstruct

@@ -1,0 +1,96 @@
+#include "repquant/reparameterize/fold.h"
+
+#include <cmath>
+#include <numeric>
+
+#include <fmt/format.h>
+
+namespace repquant::reparameterize {
+namespace {
+
+at::Tensor as_double(const std::vector<float>& values) {
+  return at::tensor(std::vector<double>(values.begin(), values.end()), at::kDouble);
+}
+
+double mean_scale(const QParams& channels) {
+  const double sum = std::accumulate(channels.scale.begin(), channels.scale.end(), 0.0);
+  return static_cast<float>(sum / static_cast<double>(channels.scale.size()));
+}
+
+}  // namespace
+
+std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, std::string* reason) {
+  const Node& node = ws.graph.node(norm);
+  const auto refuse = [&](const std::string& why) {
+    if (reason != nullptr) *reason = why;
+    return std::nullopt;
+  };
+  if (!ws.has_constant(norm, 1) || !ws.has_constant(norm, 2)) return refuse("norm without constant parameters");
+  NormConsumers site{norm, {}};
+  const ValueId out = node.outputs.at(0);
+  if (ws.graph.is_output(out)) return refuse("norm output is a graph output");
+  for (const NodeId reader : ws.graph.consumers(out)) {
+    const Node& consumer = ws.graph.node(reader);
+    const bool linear = consumer.op == OpKind::kLinear && consumer.inputs.at(0) == out &&
+                        ws.has_constant(reader, 1) && ws.has_constant(reader, 2);
+    if (!linear) {
+      return refuse(fmt::format("reader \"{}\" ({}) cannot be rewritten", consumer.name, name_of(consumer.op)));
+    }
+    site.linears.push_back(reader);
+  }
+  if (site.linears.empty()) return refuse("norm output is not read");
+  return site;
+}
+
+QParams guard_channels(QParams channels) {
+  const double mean = mean_scale(channels);
+  const double steps = std::exp2(channels.spec.bits) - 1.0;
+  for (size_t c = 0; c < channels.scale.size(); ++c) {
+    const double s = channels.scale[c];
+    if (s > 1e3 * mean) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("reparameterize: channel {}: scale is {:.3g} times the mean", c, s / mean));
+    }
+    if (s >= 1e-3 * mean) continue;
+    const double middle = channels.lower[c] + s * steps / 2;
+    channels.scale[c] = static_cast<float>(1e-3 * mean);
+    channels.lower[c] = static_cast<float>(middle - static_cast<double>(channels.scale[c]) * steps / 2);
+  }
+  return channels;
+}
+
+QParams fold_norm(Workspace& ws, const NormConsumers& site, const QParams& channels, double zero,
+                  bool compat) {
+  const double s = mean_scale(channels);
+  const at::Tensor r = as_double(channels.scale) / s;
+  const at::Tensor lower = as_double(channels.lower);
+  const at::Tensor gain = ws.constant(site.norm, 1).to(at::kDouble);
+  const at::Tensor bias = ws.constant(site.norm, 2).to(at::kDouble);
+  const at::IntArrayRef shape = ws.constant(site.norm, 1).sizes();
+  ws.set_constant(site.norm, 1, (gain.reshape({-1}) / r).reshape(shape).to(at::kFloat));
+  ws.set_constant(site.norm, 2,
+                  ((bias.reshape({-1}) - lower) / r - s * zero).reshape(shape).to(at::kFloat));
+  for (const NodeId linear : site.linears) {
+    const at::Tensor w = ws.constant(linear, 1).to(at::kDouble);
+    const at::Tensor folded = w * r;
+    const at::Tensor b = ws.constant(linear, 2).to(at::kDouble) + at::mv(w, lower) + s * zero * folded.sum(1);
+    ws.set_constant(linear, 1, folded.to(at::kFloat));
+    ws.set_constant(linear, 2, b.to(at::kFloat));
+  }
+  QuantSpec spec = channels.spec;
+  spec.granularity = PerTensor{};
+  if (compat) {
+    spec.format = Uniform{false, true, false, true};
+    return {spec, {static_cast<float>(s)}, {}, {static_cast<float>(-zero * s)}};
+  }
+  spec.format = Uniform{};
+  return {spec, {static_cast<float>(s)}, {static_cast<int32_t>(zero)}, {}};
+}
+
+at::Tensor to_folded(const at::Tensor& y, const QParams& channels, double zero) {
+  const double s = mean_scale(channels);
+  const at::Tensor r = as_double(channels.scale) / s;
+  return ((y.to(at::kDouble) - as_double(channels.lower)) / r - s * zero).to(at::kFloat);
+}
+
+}  // namespace repquant::reparameterize
