@@ -15,7 +15,6 @@ namespace {
 
 constexpr size_t kAlignment = runtime::kArenaAlignment;
 constexpr uint64_t kTail = 64;               // kernels may read so far past a buffer
-constexpr double kThreadingNs = 20'000.0;    // below it a step stays on the caller
 
 std::unique_ptr<std::byte, void (*)(std::byte*)> aligned_bytes(uint64_t bytes) {
   auto* data = static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}));
@@ -69,7 +68,7 @@ struct Session::Piece {
 
 Session::Session(std::shared_ptr<const Program> program, const SessionOptions& options)
     : program_(std::move(program)), pool_(options.pool), max_batch_(options.max_batch),
-      arena_(nullptr, nullptr), scratch_(nullptr, nullptr) {
+      parallel_from_ns_(options.parallel_from_ns), arena_(nullptr, nullptr), scratch_(nullptr, nullptr) {
   REPQUANT_CHECK(program_ != nullptr);
   const int threads = pool_ == nullptr ? 1 : pool_->size();
   program_->check_memory(max_batch_, threads);
@@ -159,7 +158,7 @@ void Session::run_step(size_t step, int64_t batch) {
   }
   piece.io.out = buffers_[static_cast<size_t>(description.out[0])];
   const int64_t units = piece.kernel.units() * batch;
-  if (pool_ == nullptr || static_cast<double>(units) * piece.kernel.ns_per_unit() < kThreadingNs) {
+  if (pool_ == nullptr || static_cast<double>(units) * piece.kernel.ns_per_unit() < parallel_from_ns_) {
     piece(0, units, 0);
     return;
   }

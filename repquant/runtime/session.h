@@ -16,6 +16,7 @@ namespace repquant {
 struct SessionOptions {
   int64_t max_batch = 1;
   ThreadPool* pool = nullptr;   // nullptr: everything on the caller. Not owned, outlives the session
+  double parallel_from_ns = 20'000;  // steps of less estimated work stay on the caller
 };
 
 struct StepTime {
@@ -59,6 +60,7 @@ class Session {
   std::shared_ptr<const Program> program_;
   ThreadPool* pool_;
   int64_t max_batch_;
+  double parallel_from_ns_;
   int64_t non_finite_inputs_ = 0;
   size_t scratch_stride_ = 0;
   std::unique_ptr<std::byte, void (*)(std::byte*)> arena_, scratch_;

@@ -2,6 +2,7 @@
 // For tests: plans built by hand with random operands. Deterministic by seed.
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -59,6 +60,12 @@ class PlanBuilder {
 
   Plan plan;
   Random random;
+  std::map<int, int64_t> zeros;  // zero points of the code buffers, by buffer
+
+  int64_t zero_of(int buffer) const {
+    const auto found = zeros.find(buffer);
+    return found == zeros.end() ? 0 : found->second;
+  }
 
   int input(const std::string& name, Shape shape) {
     const int index = buffer(name, DType::kF32, std::move(shape), 32);
@@ -94,7 +101,8 @@ class PlanBuilder {
   void reals(const std::string& role, int64_t count, float low, float high) {
     tensor(role, Tensor::of<float>({count}, random.reals(count, low, high)));
   }
-  void weights(int64_t n, int64_t k, int bits_each) {
+  // Returns the sum of every row.
+  std::vector<int32_t> weights(int64_t n, int64_t k, int bits_each) {
     std::vector<int8_t> codes(static_cast<size_t>(n * k));
     const int64_t limit = int64_t{1} << (bits_each - 1);
     for (int8_t& c : codes) c = static_cast<int8_t>(random.integer(-limit, limit - 1));
@@ -102,10 +110,15 @@ class PlanBuilder {
     last().tensors["w"] = name;
     plan.tensors[name] = {name,       pack_weights(codes, n, k, bits_each), layout_for(bits_each),
                           bits_each, {n, k},                               "w"};
+    std::vector<int32_t> sums(static_cast<size_t>(n));
+    for (size_t i = 0; i < codes.size(); ++i) sums[i / static_cast<size_t>(k)] += codes[i];
+    return sums;
   }
+  // A zero point near the middle.
   void codes(int out_bits) {
     const int64_t top = (int64_t{1} << out_bits) - 1;
-    last().ints["zero"] = random.integer(0, top);
+    last().ints["zero"] = random.integer(top / 3, (2 * top + 2) / 3);
+    zeros[last().out[0]] = last().ints["zero"];
     last().ints["lo"] = 0;
     last().ints["hi"] = top;
   }
@@ -142,14 +155,14 @@ class PlanBuilder {
     std::vector<int> ins{in};
     if (form.residual >= 0) ins.push_back(form.residual);
     const int out = step("linear", ins, f32 ? DType::kF32 : DType::kU8, to, f32 ? 32 : form.out_bits);
-    weights(n, k, form.weight_bits);
-    std::vector<int32_t> c(static_cast<size_t>(n)), zw(static_cast<size_t>(n));
-    for (int32_t& v : c) v = static_cast<int32_t>(random.integer(-500, 500));
-    for (int32_t& v : zw) v = static_cast<int32_t>(random.integer(-3, 3));
+    std::vector<int32_t> c = weights(n, k, form.weight_bits), zw(static_cast<size_t>(n));
+    const int64_t top = (int64_t{1} << bits(in)) - 1, za = zero_of(in);
+    const int64_t bias = static_cast<int64_t>(std::sqrt(static_cast<double>(k)));
+    for (int32_t& v : c) v = static_cast<int32_t>(random.integer(-bias, bias) - za * v);
+    for (int32_t& v : zw) v = static_cast<int32_t>(random.integer(-1, 1));
     tensor("c", Tensor::of<int32_t>({n}, c));
     if (form.asymmetric) tensor("zw", Tensor::of<int32_t>({n}, zw));
-    const int64_t top = (int64_t{1} << bits(in)) - 1;
-    last().ints["za"] = random.integer(0, top);
+    last().ints["za"] = za;
     // A typical sum has sqrt(k) terms of a/2 * w/2.
     const float spread = std::sqrt(static_cast<float>(k)) * static_cast<float>(top) * 0.25f *
                          static_cast<float>(1 << (form.weight_bits - 1));
@@ -170,10 +183,7 @@ class PlanBuilder {
                          f32 ? 32 : form.out_bits);
     const int64_t width = shape(q).back() / form.heads, count = form.per_head ? form.heads : 1;
     Step& made = last();
-    made.ints = {{"heads", form.heads},
-                 {"zq", random.integer(0, (1 << bits(q)) - 1)},
-                 {"zk", random.integer(0, (1 << bits(k)) - 1)},
-                 {"zv", random.integer(0, (1 << bits(v)) - 1)}};
+    made.ints = {{"heads", form.heads}, {"zq", zero_of(q)}, {"zk", zero_of(k)}, {"zv", zero_of(v)}};
     made.strings = {{"codes", form.codes}, {"pv", form.pv}};
     const float spread = std::sqrt(static_cast<float>(width)) * static_cast<float>(1 << bits(q)) *
                          static_cast<float>(1 << bits(k)) * 0.25f;
@@ -197,7 +207,8 @@ class PlanBuilder {
     } else {
       unit = 1.0f;
     }
-    reals("mo", count, 0.5f / unit, 1.5f / unit);
+    if (!f32) unit *= static_cast<float>(1 << bits(v)) / static_cast<float>(1 << form.out_bits);
+    reals("mo", count, 1.0f / unit, 3.0f / unit);
     if (!f32) codes(form.out_bits);
     return out;
   }

@@ -1,0 +1,286 @@
+// Every op against the naive executor, bit for bit, for threads 1, 2, 3 and batches 1, 3, 8.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "repquant/runtime/testing_naive.h"
+#include "repquant/runtime/session.h"
+#include "repquant/runtime/testing.h"
+
+namespace repquant {
+namespace {
+
+using testing::AttentionForm;
+using testing::LinearForm;
+using testing::PlanBuilder;
+
+Shape with_batch(int64_t batch, const Shape& item) {
+  Shape shape{batch};
+  shape.insert(shape.end(), item.begin(), item.end());
+  return shape;
+}
+
+using ItemInputs = std::vector<std::vector<float>>;
+
+ItemInputs random_items(const Plan& plan, int64_t batch, float low, float high) {
+  testing::Random random(99);
+  ItemInputs items;
+  const int64_t count = element_count(plan.buffers[static_cast<size_t>(plan.inputs[0])].item_shape);
+  for (int64_t i = 0; i < batch; ++i) items.push_back(random.reals(count, low, high));
+  return items;
+}
+
+bool same_bits(const void* a, const void* b, size_t bytes) { return std::memcmp(a, b, bytes) == 0; }
+
+// One run, every step's output compared with the naive values of each item.
+void expect_equal(const std::shared_ptr<const Program>& program, const ItemInputs& items,
+                  const std::vector<std::vector<testing::Value>>& wanted, int64_t batch, ThreadPool* pool) {
+  const Plan& plan = program->plan();
+  const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs[0])];
+  const Buffer& output = plan.buffers[static_cast<size_t>(plan.outputs[0])];
+  std::vector<float> x, y(static_cast<size_t>(batch * element_count(output.item_shape)), -7.0f);
+  for (int64_t i = 0; i < batch; ++i) {
+    x.insert(x.end(), items[static_cast<size_t>(i)].begin(), items[static_cast<size_t>(i)].end());
+  }
+  const Shape in_shape = with_batch(batch, input.item_shape), out_shape = with_batch(batch, output.item_shape);
+  const ConstTensorView in{x.data(), DType::kF32, in_shape};
+  const TensorView out{y.data(), DType::kF32, out_shape};
+  Session session(program, {8, pool, 0.0});  // every step split, however small
+  size_t seen = 0;
+  session.run_tapped({&in, 1}, {&out, 1}, [&](const Step& step, int, ConstTensorView value) {
+    ++seen;
+    const auto index = static_cast<size_t>(step.out[0]);
+    ASSERT_EQ(value.shape[0], batch);
+    for (int64_t i = 0; i < batch; ++i) {
+      const testing::Value& naive = wanted[static_cast<size_t>(i)][index];
+      const bool codes = value.dtype == DType::kU8;
+      const size_t bytes = codes ? naive.q.size() : naive.f.size() * 4;
+      ASSERT_EQ(bytes * static_cast<size_t>(batch), static_cast<size_t>(value.size()) * size_of(value.dtype));
+      const auto* mine = static_cast<const std::byte*>(value.data) + static_cast<size_t>(i) * bytes;
+      const void* theirs = codes ? static_cast<const void*>(naive.q.data()) : naive.f.data();
+      ASSERT_TRUE(same_bits(mine, theirs, bytes)) << step.name << " item " << i << " of " << batch;
+    }
+  });
+  EXPECT_EQ(seen, plan.steps.size());
+}
+
+void check(Plan plan, float low = -3.0f, float high = 3.0f) {
+  const auto program = Program::from_plan(std::move(plan));
+  const ItemInputs items = random_items(program->plan(), 8, low, high);
+  std::vector<std::vector<testing::Value>> wanted;
+  for (const std::vector<float>& item : items) {
+    wanted.push_back(testing::Naive(program->plan()).run({item}));
+  }
+  for (size_t i = 0; i < wanted[0].size(); ++i) {  // a test on constant values would show little
+    const std::vector<uint8_t>& codes = wanted[0][i].q;
+    if (codes.size() < 64) continue;
+    ASSERT_NE(*std::min_element(codes.begin(), codes.end()), *std::max_element(codes.begin(), codes.end()))
+        << program->plan().buffers[i].name;
+  }
+  ThreadPool two(2), three(3);
+  for (const int64_t batch : {1, 3, 8}) {
+    for (ThreadPool* pool : {static_cast<ThreadPool*>(nullptr), &two, &three}) {
+      expect_equal(program, items, wanted, batch, pool);
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST(Ops, Quantize) {
+  for (const int bits : {2, 4, 8}) {
+    PlanBuilder b(static_cast<uint64_t>(bits));
+    const int x = b.input("x", {9, 1237});
+    check(b.finish(b.quantize(x, bits)));
+  }
+}
+
+TEST(Ops, QuantizeTiesAndNarrow) {
+  PlanBuilder b(1);
+  const int x = b.input("x", {400});
+  const int q = b.quantize(x, 8, 0.5f);
+  b.last().ints = {{"zero", 100}, {"lo", 1}, {"hi", 254}};
+  const auto program = Program::from_plan(b.finish(q));
+  std::vector<float> values(400), y(400);
+  for (int i = 0; i < 400; ++i) values[static_cast<size_t>(i)] = static_cast<float>(i - 200);
+  const Shape shape{1, 400};
+  const ConstTensorView in{values.data(), DType::kF32, shape};
+  const TensorView out{y.data(), DType::kF32, shape};
+  Session session(program);
+  session.run_tapped({&in, 1}, {&out, 1}, [&](const Step& step, int, ConstTensorView value) {
+    if (step.op != "quantize") return;
+    for (int i = 0; i < 400; ++i) {  // x/2 has its ties at odd x: half to even
+      const double half = (i - 200) / 2.0, down = std::floor(half);
+      double rounded = half - down < 0.5 ? down : down + 1;
+      if (half - down == 0.5) rounded = std::fmod(down, 2.0) == 0.0 ? down : down + 1;
+      const double wanted = std::min(std::max(rounded, 1.0 - 100.0), 254.0 - 100.0) + 100.0;
+      ASSERT_EQ(value.as<uint8_t>()[static_cast<size_t>(i)], wanted) << half;
+    }
+  });
+}
+
+TEST(Ops, LogTableAndDequantize) {
+  for (const int bits : {3, 4, 5, 8}) {
+    PlanBuilder b(static_cast<uint64_t>(bits) + 10);
+    const int x = b.input("x", {5, 411});
+    const int log = b.quantize_log(x, bits);
+    check(b.finish(b.table(log, 8)), -0.3f, 4.0f);
+  }
+}
+
+TEST(Ops, Linear) {
+  uint64_t seed = 20;
+  for (const int bits : {2, 3, 4, 6, 8}) {
+    for (const int64_t k : {1, 15, 48, 193, 700}) {
+      PlanBuilder b(++seed);
+      const int x = b.input("x", {7, k});
+      const int codes = b.quantize(x, bits == 6 ? 8 : bits);
+      const int first = b.linear(codes, {35, bits, bits, k % 2 == 1});
+      const int wide = b.linear(first, {70, bits, 0, k % 2 == 0});
+      LinearForm residual{70, 8, 0};
+      residual.residual = wide;
+      check(b.finish(b.linear(first, residual)));
+    }
+  }
+}
+
+TEST(Ops, LinearExtremeCodes) {  // 255 against -128 over a long row: no sum may saturate
+  PlanBuilder b(50);
+  const int64_t k = 4096;
+  const int x = b.input("x", {5, k});
+  const int codes = b.quantize(x, 8, 1.0f);
+  b.last().ints = {{"zero", 0}, {"lo", 0}, {"hi", 255}};
+  const int y = b.linear(codes, {6, 8, 0, false});
+  PlanTensor& w = b.plan.tensors.at(b.last().tensors.at("w"));
+  w.data = pack_weights(std::vector<int8_t>(static_cast<size_t>(6 * k), -128), 6, k, 8);
+  check(b.finish(y), 250.0f, 300.0f);
+}
+
+TEST(Ops, AttentionForms) {
+  uint64_t seed = 100;
+  const std::vector<AttentionForm> forms = {
+      {2, "log", "table", 15, 2.0, false, 4},  {3, "log", "table", 15, 37.0 / 12, true, 8},
+      {1, "log", "table2", 31, 2.0, true, 0},  {2, "log", "table2", 15, 1.0, false, 5},
+      {2, "log", "parity", 15, 2.0, true, 4},  {1, "log", "parity", 31, 2.0, false, 0},
+      {2, "uniform", "plain", 255, 0, true, 8}, {2, "uniform", "plain", 15, 0, false, 0},
+      {3, "row", "row", 255, 0, true, 8},      {1, "row", "row", 255, 0, false, 0},
+  };
+  for (const AttentionForm& form : forms) {
+    for (const int64_t tokens : {1, 17, 131}) {
+      PlanBuilder b(++seed);
+      const int64_t width = form.heads * (tokens == 17 ? 5 : 24);
+      const int x = b.input("x", {tokens, width});
+      const int q = b.quantize(x, 4, 2.0f), k = b.quantize(x, 8), v = b.quantize(x, 6);
+      check(b.finish(b.attention(q, k, v, form)));
+    }
+  }
+}
+
+TEST(Ops, AttentionLongRows) {  // several key blocks, the last one ragged
+  for (const char* pv : {"table2", "parity"}) {
+    PlanBuilder b(140);
+    const int x = b.input("x", {1100, 6});
+    const int q = b.quantize(x, 2), k = b.quantize(x, 2), v = b.quantize(x, 8);
+    AttentionForm form{1, "log", pv, 15, 2.0, false, 0};
+    Plan plan = b.finish(b.attention(q, k, v, form));
+    const auto program = Program::from_plan(plan);
+    const ItemInputs items = random_items(plan, 1, -3, 3);
+    ThreadPool three(3);
+    expect_equal(program, items, {testing::Naive(plan).run({items[0]})}, 1, &three);
+  }
+}
+
+TEST(Ops, AttentionZeroPointsOutsideTheCodes) {
+  PlanBuilder b(150);
+  const int x = b.input("x", {19, 16});
+  const int q = b.quantize(x, 4), k = b.quantize(x, 4), v = b.quantize(x, 4);
+  const int y = b.attention(q, k, v, {2, "log", "table", 15, 2.0, false, 0});
+  b.last().ints["zv"] = -700;
+  b.last().ints["zq"] = 300;
+  check(b.finish(y));
+}
+
+TEST(Ops, Norms) {
+  uint64_t seed = 200;
+  for (const char* op : {"layer_norm", "rms_norm"}) {
+    for (const int64_t channels : {1, 7, 16, 33, 192}) {
+      for (const int bits : {0, 4, 8}) {
+        PlanBuilder b(++seed);
+        const int x = b.input("x", {21, channels});
+        const int first = b.norm(op, x, bits);
+        if (bits != 0) {
+          check(b.finish(first));
+          continue;
+        }
+        check(b.finish(b.norm(op, first, 0, std::string(op) == "layer_norm")));
+      }
+    }
+  }
+}
+
+TEST(Ops, Activations) {
+  for (const char* kind : {"gelu_erf", "gelu_tanh", "silu", "relu", "sigmoid", "tanh"}) {
+    PlanBuilder b(300);
+    const int x = b.input("x", {11, 613});
+    check(b.finish(b.activation(x, kind)), -9.0f, 9.0f);
+  }
+}
+
+TEST(Ops, AddMulMeanRows) {
+  PlanBuilder b(310);
+  const int x = b.input("x", {37, 70});
+  int y = b.step("mul", {x}, DType::kF32, {37, 70}, 32);
+  b.reals("const", 70, -2, 2);
+  y = b.step("add", {y}, DType::kF32, {37, 70}, 32);
+  b.tensor("const", Tensor::of<float>({37, 70}, b.random.reals(37 * 70, -2, 2)));
+  y = b.step("add", {y, x}, DType::kF32, {37, 70}, 32);
+  y = b.step("add", {y, y}, DType::kF32, {37, 70}, 32);
+  check(b.finish(b.step("mean_rows", {y}, DType::kF32, {70}, 32)));
+}
+
+TEST(Ops, Movement) {
+  PlanBuilder b(320);
+  const int x = b.input("x", {3, 8, 12});
+  int y = b.transpose(x, {3, 2, 4, 3, 4}, {1, 3, 0, 2, 4}, {6, 48});
+  y = b.slice(y, {1, 5, 45, 3}, {6, 14});
+  y = b.slice(y, {0, 1, 6, 2}, {3, 14});
+  int q = b.quantize(y, 5);
+  q = b.step("prepend", {q}, DType::kU8, {5, 14}, 5);
+  b.tensor("const", Tensor::of<uint8_t>({2, 14}, std::vector<uint8_t>(28, 9)));
+  q = b.transpose(q, {5, 7, 2}, {2, 1, 0}, {2, 35});
+  q = b.transpose(q, {70}, {0}, {7, 10});
+  q = b.transpose(q, {7, 10}, {1, 0}, {10, 7});
+  check(b.finish(q));
+}
+
+TEST(Ops, WholeTransformer) {
+  check(testing::make_vit({16, 4, 32, 2, 64, 10, 2, 4, false}, 400));
+  check(testing::make_vit({16, 4, 48, 3, 80, 7, 2, 3, true}, 401));
+  check(testing::make_vit({12, 4, 32, 1, 64, 10, 1, 8, true}, 402));
+}
+
+TEST(Ops, SpecialInputsFollowTheLaw) {
+  PlanBuilder b(500);
+  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> values = {nan,    inf,    -inf,   0.0f,    -0.0f,  1e-40f, -1e-45f, 3.4e38f,
+                                     -3e38f, 1e-20f, 0.375f, -0.375f, 1.125f, 2.5f,   -2.5f,   8.0f};
+  const int x = b.input("x", {16});
+  const int y = b.activation(x, "gelu_erf");
+  const int q = b.quantize(y, 4), log = b.quantize_log(x, 4);
+  const int both = b.step("add", {b.dequantize(q), b.dequantize(log)}, DType::kF32, {16}, 32);
+  const auto program = Program::from_plan(b.finish(both));
+  expect_equal(program, {values}, {testing::Naive(program->plan()).run({values})}, 1, nullptr);
+  std::vector<float> out(16);
+  const Shape shape{1, 16};
+  const ConstTensorView in{values.data(), DType::kF32, shape};
+  const TensorView to{out.data(), DType::kF32, shape};
+  Session session(program);
+  EXPECT_EQ(session.non_finite_inputs(), 0);
+  session.run({&in, 1}, {&to, 1});
+  session.run({&in, 1}, {&to, 1});
+  EXPECT_EQ(session.non_finite_inputs(), 6);
+}
+
+}  // namespace
+}  // namespace repquant
