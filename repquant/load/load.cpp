@@ -1,5 +1,9 @@
 #include "repquant/load/load.h"
 
+#include "repquant/graph/fold_batch_norm.h"
+#include "repquant/graph/fold_constants.h"
+#include "repquant/graph/name_nodes.h"
+#include "repquant/graph/recognise/recognise.h"
 #include "repquant/load/onnx/onnx.h"
 
 namespace repquant {
@@ -7,13 +11,17 @@ namespace repquant {
 Graph load_plain(const std::filesystem::path& path) {
   Graph graph = load_onnx(path);
   infer_shapes(graph);
-  graph.verify();
   return graph;
 }
 
 Graph load_model(const std::filesystem::path& path) {
   Graph graph = load_plain(path);
-  graph.remove_dead();
+  fold_constants(graph);
+  if (fold_batch_norm(graph) > 0) infer_shapes(graph);
+  recognise(graph);
+  fold_batch_norm(graph);   // norms behind a linear that recognition has just made
+  name_nodes(graph);
+  infer_shapes(graph);
   graph.verify();
   return graph;
 }
