@@ -18,39 +18,50 @@ namespace fs = std::filesystem;
 
 enum class Layout { kValues, kGrey, kChannelsFirst, kChannelsLast };
 
-[[noreturn]] void fail(const fs::path& path, const std::string& what, const std::string& hint = {}) {
+[[noreturn]] void fail(const fs::path& path, const std::string& what,
+                       const std::string& hint = {}) {
   throw Error(ErrorCode::kCorruptFile, fmt::format("data: \"{}\": {}", path.string(), what), hint);
 }
 
 Layout layout_of(const ArraySource& source, const fs::path& path) {
   const Shape& shape = source.shape;
   if (shape.empty() || shape[0] < 1) {
-    fail(path, fmt::format("expected an array of at least one item [N, ...], got shape {}", to_string(shape)));
+    fail(path, fmt::format("expected an array of at least one item [N, ...], got shape {}",
+                           to_string(shape)));
   }
   if (source.dtype != DType::kU8) return Layout::kValues;
   const auto colours = [](int64_t n) { return n == 1 || n == 3; };
   Layout layout = Layout::kValues;
   if (shape.size() == 3) layout = Layout::kGrey;
-  if (shape.size() == 4 && colours(shape[1])) layout = Layout::kChannelsFirst;
-  else if (shape.size() == 4 && colours(shape[3])) layout = Layout::kChannelsLast;
-  const bool sides = std::all_of(shape.begin() + 1, shape.end(), [](int64_t n) { return n >= 1 && n <= kMaxImageSide; });
+  if (shape.size() == 4 && colours(shape[1]))
+    layout = Layout::kChannelsFirst;
+  else if (shape.size() == 4 && colours(shape[3]))
+    layout = Layout::kChannelsLast;
+  const bool sides = std::all_of(shape.begin() + 1, shape.end(),
+                                 [](int64_t n) { return n >= 1 && n <= kMaxImageSide; });
   if (layout == Layout::kValues || !sides) {
-    fail(path, fmt::format("expected uint8 pixels [N, C, H, W], [N, H, W, C] with C of 1 or 3, or [N, H, W], got {}",
+    fail(path, fmt::format("expected uint8 pixels [N, C, H, W], [N, H, W, C] with C of 1 or 3, or "
+                           "[N, H, W], got {}",
                            to_string(shape)));
   }
   return layout;
 }
 
-template <class T> bool all_finite(std::span<const T> values) {
+template <class T>
+bool all_finite(std::span<const T> values) {
   return std::all_of(values.begin(), values.end(), [](T x) { return std::isfinite(x); });
 }
 
 class ArrayDataset final : public Dataset {
  public:
-  ArrayDataset(ArraySource source, std::vector<int64_t> labels, std::vector<std::string> class_names,
-               fs::path path, Preprocess preprocess)
-      : source_(std::move(source)), labels_(std::move(labels)), class_names_(std::move(class_names)),
-        path_(std::move(path)), preprocess_(std::move(preprocess)), layout_(layout_of(source_, path_)),
+  ArrayDataset(ArraySource source, std::vector<int64_t> labels,
+               std::vector<std::string> class_names, fs::path path, Preprocess preprocess)
+      : source_(std::move(source)),
+        labels_(std::move(labels)),
+        class_names_(std::move(class_names)),
+        path_(std::move(path)),
+        preprocess_(std::move(preprocess)),
+        layout_(layout_of(source_, path_)),
         item_(source_.shape.begin() + 1, source_.shape.end()),
         item_bytes_(static_cast<size_t>(element_count(item_)) * size_of(source_.dtype)) {
     labels_.resize(static_cast<size_t>(size()), -1);
@@ -58,12 +69,15 @@ class ArrayDataset final : public Dataset {
   }
   int64_t size() const override { return source_.shape[0]; }
   Sample load(int64_t index) const override {
-    Tensor input = layout_ == Layout::kValues ? values(index)
-                                              : apply_preprocess(pixels(index), preprocess_, name(index));
+    Tensor input = layout_ == Layout::kValues
+                       ? values(index)
+                       : apply_preprocess(pixels(index), preprocess_, name(index));
     return {std::move(input), label(index), name(index)};
   }
   std::string digest(int64_t index) const override { return sha256_hex(item(index)); }
-  std::string name(int64_t index) const override { return fmt::format("{}[{}]", path_.filename().string(), index); }
+  std::string name(int64_t index) const override {
+    return fmt::format("{}[{}]", path_.filename().string(), index);
+  }
   int64_t label(int64_t index) const override { return labels_.at(static_cast<size_t>(index)); }
   const std::vector<std::string>& class_names() const override { return class_names_; }
 
@@ -81,11 +95,13 @@ class ArrayDataset final : public Dataset {
     if (source_.dtype == DType::kF64) {  // NumPy's default type
       const std::span<const double> wide = std::as_const(tensor).as<double>();
       Tensor narrow(DType::kF32, item_);
-      std::transform(wide.begin(), wide.end(), narrow.as<float>().begin(), [](double x) { return static_cast<float>(x); });
+      std::transform(wide.begin(), wide.end(), narrow.as<float>().begin(),
+                     [](double x) { return static_cast<float>(x); });
       tensor = std::move(narrow);
     }
     if (tensor.dtype() == DType::kF32) finite = all_finite(std::as_const(tensor).as<float>());
-    if (!finite) fail(path_, fmt::format("expected finite numbers, item {} holds NaN or infinity", index));
+    if (!finite)
+      fail(path_, fmt::format("expected finite numbers, item {} holds NaN or infinity", index));
     return tensor;
   }
 
@@ -114,7 +130,8 @@ class ArrayDataset final : public Dataset {
   size_t item_bytes_;
 };
 
-template <class T> std::vector<int64_t> as_labels(const Tensor& tensor) {
+template <class T>
+std::vector<int64_t> as_labels(const Tensor& tensor) {
   std::vector<int64_t> labels;
   for (const T x : tensor.as<T>()) labels.push_back(static_cast<int64_t>(x));
   return labels;
@@ -123,17 +140,33 @@ template <class T> std::vector<int64_t> as_labels(const Tensor& tensor) {
 std::vector<int64_t> labels_from_array(const Tensor& tensor, int64_t count, const fs::path& path) {
   std::vector<int64_t> labels;
   switch (tensor.dtype()) {
-    case DType::kI64: labels = as_labels<int64_t>(tensor); break;
-    case DType::kI32: labels = as_labels<int32_t>(tensor); break;
-    case DType::kI16: labels = as_labels<int16_t>(tensor); break;
-    case DType::kI8: labels = as_labels<int8_t>(tensor); break;
-    case DType::kU8: labels = as_labels<uint8_t>(tensor); break;
-    case DType::kU16: labels = as_labels<uint16_t>(tensor); break;
-    case DType::kU32: labels = as_labels<uint32_t>(tensor); break;
-    default: fail(path, fmt::format("expected \"labels\" of integers, got {}", name_of(tensor.dtype())));
+    case DType::kI64:
+      labels = as_labels<int64_t>(tensor);
+      break;
+    case DType::kI32:
+      labels = as_labels<int32_t>(tensor);
+      break;
+    case DType::kI16:
+      labels = as_labels<int16_t>(tensor);
+      break;
+    case DType::kI8:
+      labels = as_labels<int8_t>(tensor);
+      break;
+    case DType::kU8:
+      labels = as_labels<uint8_t>(tensor);
+      break;
+    case DType::kU16:
+      labels = as_labels<uint16_t>(tensor);
+      break;
+    case DType::kU32:
+      labels = as_labels<uint32_t>(tensor);
+      break;
+    default:
+      fail(path, fmt::format("expected \"labels\" of integers, got {}", name_of(tensor.dtype())));
   }
   if (tensor.rank() != 1 || static_cast<int64_t>(labels.size()) != count) {
-    fail(path, fmt::format("expected \"labels\" of shape [{}], got {}", count, to_string(tensor.shape())));
+    fail(path, fmt::format("expected \"labels\" of shape [{}], got {}", count,
+                           to_string(tensor.shape())));
   }
   if (std::any_of(labels.begin(), labels.end(), [](int64_t x) { return x < 0; })) {
     fail(path, "expected \"labels\" of 0 or more, got a negative one");
@@ -155,24 +188,29 @@ std::string pick_array(const std::map<std::string, Tensor>& arrays, const fs::pa
   if (!options.array.empty()) {
     if (arrays.contains(options.array)) return options.array;
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("data: \"{}\": expected an array \"{}\", got {}", path.string(), options.array, names));
+                fmt::format("data: \"{}\": expected an array \"{}\", got {}", path.string(),
+                            options.array, names));
   }
   for (const char* usual : {"images", "input", "inputs", "pixels", "x", "data", "arr_0"}) {
     if (arrays.contains(usual)) return usual;
   }
   if (inputs == 1) return only;
-  fail(path, fmt::format("expected an array \"images\" or \"input\", got {}", names.empty() ? "none" : names));
+  fail(path, fmt::format("expected an array \"images\" or \"input\", got {}",
+                         names.empty() ? "none" : names));
 }
 
 std::unique_ptr<Dataset> open_arrays(std::map<std::string, Tensor> arrays, const fs::path& path,
                                      const DatasetOptions& options) {
   const std::string name = pick_array(arrays, path, options);
   auto tensor = std::make_shared<const Tensor>(std::move(arrays[name]));
-  ArraySource source{tensor, static_cast<const std::byte*>(tensor->data()), tensor->dtype(), tensor->shape()};
+  ArraySource source{tensor, static_cast<const std::byte*>(tensor->data()), tensor->dtype(),
+                     tensor->shape()};
   const int64_t count = tensor->rank() > 0 ? tensor->shape()[0] : 0;
   std::vector<int64_t> labels;
-  if (!options.labels.empty()) labels = read_plain_labels(options.labels, count);
-  else if (arrays.contains("labels")) labels = labels_from_array(arrays["labels"], count, path);
+  if (!options.labels.empty())
+    labels = read_plain_labels(options.labels, count);
+  else if (arrays.contains("labels"))
+    labels = labels_from_array(arrays["labels"], count, path);
   return make_array_dataset(std::move(source), std::move(labels), path, options);
 }
 
@@ -180,8 +218,8 @@ std::unique_ptr<Dataset> open_arrays(std::map<std::string, Tensor> arrays, const
 
 std::unique_ptr<Dataset> make_array_dataset(ArraySource source, std::vector<int64_t> labels,
                                             const fs::path& path, const DatasetOptions& options) {
-  return std::make_unique<ArrayDataset>(std::move(source), std::move(labels), class_names_of(options), path,
-                                        options.preprocess);
+  return std::make_unique<ArrayDataset>(std::move(source), std::move(labels),
+                                        class_names_of(options), path, options.preprocess);
 }
 
 std::unique_ptr<Dataset> open_npy(const fs::path& path, const DatasetOptions& options) {
@@ -189,7 +227,8 @@ std::unique_ptr<Dataset> open_npy(const fs::path& path, const DatasetOptions& op
   const NpyHeader header = parse_npy_header(file->bytes(), path.string());
   ArraySource source{file, file->bytes().data() + header.data_offset, header.dtype, header.shape};
   std::vector<int64_t> labels;
-  if (!options.labels.empty()) labels = read_plain_labels(options.labels, header.shape.empty() ? 0 : header.shape[0]);
+  if (!options.labels.empty())
+    labels = read_plain_labels(options.labels, header.shape.empty() ? 0 : header.shape[0]);
   return make_array_dataset(std::move(source), std::move(labels), path, options);
 }
 

@@ -56,7 +56,8 @@ fs::path split_range(const fs::path& path, DatasetOptions& options) {
     return path;
   }
   if (options.begin != 0 || options.end != -1) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("data: \"{}\": expected one range, got two", text));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("data: \"{}\": expected one range, got two", text));
   }
   options.begin = begin;
   options.end = end;
@@ -68,8 +69,9 @@ std::unique_ptr<Dataset> open_all(const fs::path& path, const DatasetOptions& op
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
-    throw Error(ErrorCode::kNotFound, fmt::format("data: \"{}\": expected a folder or file, got nothing there",
-                                                  path.string()));
+    throw Error(
+        ErrorCode::kNotFound,
+        fmt::format("data: \"{}\": expected a folder or file, got nothing there", path.string()));
   }
   if (fs::is_directory(status)) return open_image_folder(path, options);
   const std::string extension = path.extension().string();
@@ -78,9 +80,12 @@ std::unique_ptr<Dataset> open_all(const fs::path& path, const DatasetOptions& op
   if (extension == ".npz") return open_npz(path, options);
   if (extension == ".safetensors") return open_safetensors(path, options);
   if (is_idx_name(path)) return open_idx(path, options);
-  throw Error(ErrorCode::kUnsupported,
-              fmt::format("data: \"{}\": expected a folder of images, an image, IDX (...idx3-ubyte[.gz]), .npy, "
-                          ".npz or .safetensors", path.string()));
+  throw Error(
+      ErrorCode::kUnsupported,
+      fmt::format(
+          "data: \"{}\": expected a folder of images, an image, IDX (...idx3-ubyte[.gz]), .npy, "
+          ".npz or .safetensors",
+          path.string()));
 }
 
 }  // namespace
@@ -94,8 +99,8 @@ std::unique_ptr<Dataset> open_dataset(const fs::path& path, const DatasetOptions
   const int64_t end = options.end < 0 ? size : options.end;
   if (options.begin < 0 || options.begin >= end || end > size) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("data: \"{}\": expected a range within its {} items, got [{}:{}]", plain.string(), size,
-                            options.begin, end));
+                fmt::format("data: \"{}\": expected a range within its {} items, got [{}:{}]",
+                            plain.string(), size, options.begin, end));
   }
   if (options.begin == 0 && end == size) return all;
   return std::make_unique<Range>(std::move(all), options.begin, end);
@@ -112,14 +117,15 @@ Tensor load_batch(const Dataset& dataset, std::span<const int64_t> indices) {
       shape.insert(shape.end(), item.begin(), item.end());
       batch = Tensor(sample.input.dtype(), shape);
     } else if (sample.input.shape() != item || sample.input.dtype() != batch.dtype()) {
-      throw Error(ErrorCode::kCorruptFile,
-                  fmt::format("data: \"{}\": expected shape {} as \"{}\" has, got {}", sample.name, to_string(item),
-                              dataset.name(indices[0]), to_string(sample.input.shape())),
-                  "pass --crop to make them equal");
+      throw Error(
+          ErrorCode::kCorruptFile,
+          fmt::format("data: \"{}\": expected shape {} as \"{}\" has, got {}", sample.name,
+                      to_string(item), dataset.name(indices[0]), to_string(sample.input.shape())),
+          "pass --crop to make them equal");
     }
     if (sample.input.bytes() > 0) {
-      std::memcpy(static_cast<std::byte*>(batch.data()) + i * sample.input.bytes(), sample.input.data(),
-                  sample.input.bytes());
+      std::memcpy(static_cast<std::byte*>(batch.data()) + i * sample.input.bytes(),
+                  sample.input.data(), sample.input.bytes());
     }
   }
   return batch;

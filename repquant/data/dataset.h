@@ -2,22 +2,24 @@
 // Labelled inputs, one at a time, from files.
 //
 // open_dataset takes
-//   a folder          JPEG and PNG files, here or in sub-folders, sorted by relative name (bytewise);
-//                     names that begin with "." and files of other extensions are ignored. Labels, in
-//                     this order: options.labels, labels.txt in the folder, the names of the
-//                     sub-folders (sorted, numbered from 0), none.
-//   *idx3-ubyte[.gz]  IDX images [N, H, W] of uint8. Labels: options.labels, else the file whose name
-//                     has labels-idx1 for images-idx3, else none.
+//   a folder          JPEG and PNG files, here or in sub-folders, sorted by relative name
+//                     (bytewise); names that begin with "." and files of other extensions are
+//                     ignored. Labels, in this order: options.labels, labels.txt in the folder, the
+//                     sub-folders (numbered from 0 in the order of their names, or by their line in
+//                     options.class_names), none.
+//   *idx3-ubyte[.gz]  IDX images [N, H, W] of uint8. Labels: options.labels, else the file whose
+//                     name has labels-idx1 for images-idx3, else none.
 //   .npy .npz .safetensors
-//                     an array [N, ...]. uint8 [N, C, H, W], [N, H, W, C] or [N, H, W] is pixels and
-//                     goes through the preprocessing; every other type is used as it is. In .npz and
-//                     .safetensors: options.array, else "images", "input", "inputs", "pixels", "x",
-//                     "data", "arr_0", else the only array beside "labels"; labels from "labels".
+//                     an array [N, ...]. uint8 [N, C, H, W], [N, H, W, C] or [N, H, W] is pixels
+//                     and goes through the preprocessing; every other type is used as it is (f64
+//                     becomes f32). In .npz and .safetensors: options.array, else "images",
+//                     "input", "inputs", "pixels", "x", "data", "arr_0", else the only array beside
+//                     "labels"; labels from "labels".
 //   one image file    a data set of one
 // and understands a trailing "[begin:end]" (either may be empty) as options.begin and options.end.
 //
-// A label file holds "file label" lines (folders) or one label a line (the others); it must name every
-// item once and nothing else.
+// A label file holds "file label" lines (folders) or one label a line (the others); it must name
+// every item once and nothing else.
 //
 // Errors: kNotFound, kCorruptFile (not an image, truncated, label file of the wrong length, ...),
 // kInvalidArgument (empty folder or range).
@@ -43,11 +45,11 @@ class Dataset {  // every function may be called from several threads
   virtual ~Dataset() = default;
   virtual int64_t size() const = 0;
   virtual Sample load(int64_t index) const = 0;
-  // SHA-256 of the content: the file's bytes (folders), the item's bytes (arrays, IDX). Equal digests
-  // mean equal inputs; data sets of different kinds do not compare.
+  // SHA-256 of the content: the file's bytes (folders), the item's bytes (arrays, IDX). Equal
+  // digests mean equal inputs; data sets of different kinds do not compare.
   virtual std::string digest(int64_t index) const = 0;
   virtual std::string name(int64_t index) const = 0;
-  virtual int64_t label(int64_t index) const = 0;  // without decoding
+  virtual int64_t label(int64_t index) const = 0;                   // without decoding
   virtual const std::vector<std::string>& class_names() const = 0;  // empty: unknown
   bool has_labels() const { return size() > 0 && label(0) >= 0; }
 };
@@ -57,7 +59,7 @@ struct DatasetOptions {
   std::filesystem::path class_names;  // one name a line, line i names label i
   std::string array;                  // which array of an .npz or .safetensors file
   Preprocess preprocess;
-  int64_t begin = 0, end = -1;        // range of the sorted items; -1: to the end
+  int64_t begin = 0, end = -1;  // range of the sorted items; -1: to the end
 };
 
 std::unique_ptr<Dataset> open_dataset(const std::filesystem::path& path,

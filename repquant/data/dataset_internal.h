@@ -13,14 +13,18 @@
 
 namespace repquant::data_detail {
 
-std::unique_ptr<Dataset> open_image_folder(const std::filesystem::path& path, const DatasetOptions& options);
-std::unique_ptr<Dataset> open_image_file(const std::filesystem::path& path, const DatasetOptions& options);
+std::unique_ptr<Dataset> open_image_folder(const std::filesystem::path& path,
+                                           const DatasetOptions& options);
+std::unique_ptr<Dataset> open_image_file(const std::filesystem::path& path,
+                                         const DatasetOptions& options);
 std::unique_ptr<Dataset> open_idx(const std::filesystem::path& path, const DatasetOptions& options);
 std::unique_ptr<Dataset> open_npy(const std::filesystem::path& path, const DatasetOptions& options);
 std::unique_ptr<Dataset> open_npz(const std::filesystem::path& path, const DatasetOptions& options);
-std::unique_ptr<Dataset> open_safetensors(const std::filesystem::path& path, const DatasetOptions& options);
+std::unique_ptr<Dataset> open_safetensors(const std::filesystem::path& path,
+                                          const DatasetOptions& options);
 
-bool is_idx_name(const std::filesystem::path& path);  // by name: ...idx<digit>-ubyte or .idx, may end in .gz
+// "...idx<digit>-ubyte" or "....idx", either may end in ".gz".
+bool is_idx_name(const std::filesystem::path& path);
 
 // An array of N items whose elements `owner` keeps alive.
 struct ArraySource {
@@ -30,7 +34,8 @@ struct ArraySource {
   Shape shape;
 };
 std::unique_ptr<Dataset> make_array_dataset(ArraySource source, std::vector<int64_t> labels,
-                                            const std::filesystem::path& path, const DatasetOptions& options);
+                                            const std::filesystem::path& path,
+                                            const DatasetOptions& options);
 
 // Lines of a label file, 1-based line numbers for messages.
 struct LabelLine {

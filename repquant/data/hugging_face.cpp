@@ -16,9 +16,10 @@ struct Config {
   const json& root;
   const std::string& subject;
 
-  [[noreturn]] void fail(ErrorCode code, const std::string& key, const std::string& expected) const {
-    throw Error(code, fmt::format("data: \"{}\": \"{}\": expected {}, got {}", subject, key, expected,
-                                  root.contains(key) ? root[key].dump() : "nothing"));
+  [[noreturn]] void fail(ErrorCode code, const std::string& key,
+                         const std::string& expected) const {
+    throw Error(code, fmt::format("data: \"{}\": \"{}\": expected {}, got {}", subject, key,
+                                  expected, root.contains(key) ? root[key].dump() : "nothing"));
   }
   bool flag(const char* key, bool otherwise) const {
     if (!root.contains(key) || root[key].is_null()) return otherwise;
@@ -38,7 +39,8 @@ struct Config {
   }
   int square(const std::string& key, const json& value) const {
     if (!value.is_object()) return pixels(key, value);
-    if (!value.contains("height") || !value.contains("width") || value["height"] != value["width"]) {
+    if (!value.contains("height") || !value.contains("width") ||
+        value["height"] != value["width"]) {
       fail(ErrorCode::kUnsupported, key, "equal height and width");
     }
     return pixels(key, value["height"]);
@@ -63,11 +65,13 @@ void read_resize(const Config& config, Preprocess& p) {
   if (!config.flag("do_resize", true) || !config.root.contains("size")) return;
   const json& size = config.root["size"];
   const bool shortest = size.is_object() && size.contains("shortest_edge");
-  p.resize_size = shortest ? config.pixels("size", size["shortest_edge"]) : config.square("size", size);
+  p.resize_size =
+      shortest ? config.pixels("size", size["shortest_edge"]) : config.square("size", size);
   // A bare number: a square, but for CLIP's processors, where it is the shorter side.
   std::string type;
   for (const char* key : {"image_processor_type", "feature_extractor_type"}) {
-    if (config.root.contains(key) && config.root[key].is_string()) type = config.root[key].get<std::string>();
+    if (config.root.contains(key) && config.root[key].is_string())
+      type = config.root[key].get<std::string>();
   }
   const bool clip = size.is_number() && type.starts_with("CLIP");
   p.resize = shortest || clip ? Resize::kShorterSide : Resize::kExact;
@@ -78,7 +82,8 @@ void read_crop(const Config& config, Preprocess& p) {
   if (config.root.contains("crop_pct") && p.resize != Resize::kNone) {
     // Below 384 pixels: enlarged by 1 / crop_pct, then cropped; from there on squeezed.
     const double share = config.number("crop_pct", 1.0);
-    if (!(share > 0.0 && share <= 1.0)) config.fail(ErrorCode::kCorruptFile, "crop_pct", "a number in (0, 1]");
+    if (!(share > 0.0 && share <= 1.0))
+      config.fail(ErrorCode::kCorruptFile, "crop_pct", "a number in (0, 1]");
     if (p.resize_size >= 384) {
       p.resize = Resize::kExact;
       return;
@@ -102,19 +107,26 @@ void read_values(const Config& config, Preprocess& p) {
   }
   p.scale = config.flag("do_rescale", true) ? config.number("rescale_factor", 1.0 / 255.0) : 1.0;
   const json resample = config.root.value("resample", json(2));
-  if (resample == 0) p.interpolation = "nearest";
-  else if (resample == 2) p.interpolation = "bilinear";
-  else if (resample == 3) p.interpolation = "bicubic";
-  else config.fail(ErrorCode::kUnsupported, "resample", "0 (nearest), 2 (bilinear) or 3 (bicubic)");
+  if (resample == 0)
+    p.interpolation = "nearest";
+  else if (resample == 2)
+    p.interpolation = "bilinear";
+  else if (resample == 3)
+    p.interpolation = "bicubic";
+  else
+    config.fail(ErrorCode::kUnsupported, "resample", "0 (nearest), 2 (bilinear) or 3 (bicubic)");
 }
 
 }  // namespace
 
 Preprocess preprocess_from_hugging_face(const json& root, const std::string& subject) {
-  if (!root.is_object() || !(root.contains("image_mean") || root.contains("size") ||
-                             root.contains("image_processor_type") || root.contains("feature_extractor_type"))) {
-    throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: \"{}\": expected an image preprocessor configuration, got other JSON", subject));
+  if (!root.is_object() ||
+      !(root.contains("image_mean") || root.contains("size") ||
+        root.contains("image_processor_type") || root.contains("feature_extractor_type"))) {
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format("data: \"{}\": expected an image preprocessor configuration, got other JSON",
+                    subject));
   }
   const Config config{root, subject};
   Preprocess p;
@@ -136,7 +148,8 @@ Preprocess preprocess_from_hugging_face(const std::filesystem::path& path) {
   const auto* text = reinterpret_cast<const char*>(bytes.data());
   const json root = json::parse(text, text + bytes.size(), nullptr, false);
   if (root.is_discarded()) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("data: \"{}\": expected JSON, got something else", path.string()));
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("data: \"{}\": expected JSON, got something else", path.string()));
   }
   return preprocess_from_hugging_face(root, path.string());
 }

@@ -15,16 +15,18 @@ namespace repquant {
 namespace {
 
 bool starts_with(std::span<const std::byte> bytes, std::initializer_list<uint8_t> prefix) {
-  return bytes.size() >= prefix.size() && std::memcmp(bytes.data(), prefix.begin(), prefix.size()) == 0;
+  return bytes.size() >= prefix.size() &&
+         std::memcmp(bytes.data(), prefix.begin(), prefix.size()) == 0;
 }
 
 std::string describe(std::span<const std::byte> bytes) {
   if (bytes.empty()) return "an empty file";
   const size_t head = std::min<size_t>(bytes.size(), 64);
-  const bool text = std::all_of(bytes.begin(), bytes.begin() + static_cast<long>(head), [](std::byte b) {
-    const auto c = std::to_integer<uint8_t>(b);
-    return c == '\t' || c == '\n' || c == '\r' || (c >= 32 && c != 127);
-  });
+  const bool text =
+      std::all_of(bytes.begin(), bytes.begin() + static_cast<long>(head), [](std::byte b) {
+        const auto c = std::to_integer<uint8_t>(b);
+        return c == '\t' || c == '\n' || c == '\r' || (c >= 32 && c != 127);
+      });
   return text ? "text" : "something else";
 }
 
@@ -45,12 +47,16 @@ bool has_image_extension(const std::filesystem::path& path) {
 
 Image decode_image(std::span<const std::byte> bytes, const std::string& subject) {
   switch (sniff_image(bytes)) {
-    case ImageKind::kJpeg: return decode_jpeg(bytes, subject);
-    case ImageKind::kPng: return decode_png(bytes, subject);
-    case ImageKind::kUnknown: break;
+    case ImageKind::kJpeg:
+      return decode_jpeg(bytes, subject);
+    case ImageKind::kPng:
+      return decode_png(bytes, subject);
+    case ImageKind::kUnknown:
+      break;
   }
-  throw Error(ErrorCode::kCorruptFile,
-              fmt::format("data: \"{}\": expected a JPEG or PNG image, got {}", subject, describe(bytes)));
+  throw Error(
+      ErrorCode::kCorruptFile,
+      fmt::format("data: \"{}\": expected a JPEG or PNG image, got {}", subject, describe(bytes)));
 }
 
 Image read_image(const std::filesystem::path& path) {
@@ -60,9 +66,11 @@ Image read_image(const std::filesystem::path& path) {
 void image_detail::check_size(int64_t width, int64_t height, const std::string& subject) {
   if (width < 1 || height < 1 || width > kMaxImageSide || height > kMaxImageSide ||
       width * height > kMaxImagePixels) {
-    throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: \"{}\": expected an image of 1 to {} pixels and sides up to {}, got {} x {}",
-                            subject, kMaxImagePixels, kMaxImageSide, width, height));
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format(
+            "data: \"{}\": expected an image of 1 to {} pixels and sides up to {}, got {} x {}",
+            subject, kMaxImagePixels, kMaxImageSide, width, height));
   }
 }
 
@@ -78,7 +86,8 @@ Image to_channels(const Image& image, int channels) {
     } else {
       // ITU-R 601 luma in 16-bit fixed point, rounded.
       const uint8_t* rgb = &image.pixels[3 * i];
-      out.pixels[i] = static_cast<uint8_t>((rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000u) >> 16);
+      out.pixels[i] = static_cast<uint8_t>(
+          (rgb[0] * 19595u + rgb[1] * 38470u + rgb[2] * 7471u + 0x8000u) >> 16);
     }
   }
   return out;
@@ -93,7 +102,8 @@ Image crop(const Image& image, int left, int top, int width, int height) {
   out.pixels.resize(row * static_cast<size_t>(height));
   for (int y = 0; y < height; ++y) {
     const size_t source = (static_cast<size_t>(top + y) * static_cast<size_t>(image.width) +
-                           static_cast<size_t>(left)) * pixel;
+                           static_cast<size_t>(left)) *
+                          pixel;
     std::memcpy(&out.pixels[static_cast<size_t>(y) * row], &image.pixels[source], row);
   }
   return out;

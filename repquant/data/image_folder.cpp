@@ -21,8 +21,11 @@ class ImageFiles final : public Dataset {
  public:
   ImageFiles(fs::path root, std::vector<std::string> names, std::vector<int64_t> labels,
              std::vector<std::string> class_names, Preprocess preprocess)
-      : root_(std::move(root)), names_(std::move(names)), labels_(std::move(labels)),
-        class_names_(std::move(class_names)), preprocess_(std::move(preprocess)) {
+      : root_(std::move(root)),
+        names_(std::move(names)),
+        labels_(std::move(labels)),
+        class_names_(std::move(class_names)),
+        preprocess_(std::move(preprocess)) {
     labels_.resize(names_.size(), -1);
   }
   int64_t size() const override { return static_cast<int64_t>(names_.size()); }
@@ -31,13 +34,17 @@ class ImageFiles final : public Dataset {
     const Image image = decode_image(read_file(path, kFileLimit), path.string());
     return {apply_preprocess(image, preprocess_, path.string()), label(index), name(index)};
   }
-  std::string digest(int64_t index) const override { return sha256_hex(read_file(path_of(index), kFileLimit)); }
+  std::string digest(int64_t index) const override {
+    return sha256_hex(read_file(path_of(index), kFileLimit));
+  }
   std::string name(int64_t index) const override { return names_.at(static_cast<size_t>(index)); }
   int64_t label(int64_t index) const override { return labels_.at(static_cast<size_t>(index)); }
   const std::vector<std::string>& class_names() const override { return class_names_; }
 
  private:
-  fs::path path_of(int64_t index) const { return root_ / fs::path(names_.at(static_cast<size_t>(index))); }
+  fs::path path_of(int64_t index) const {
+    return root_ / fs::path(names_.at(static_cast<size_t>(index)));
+  }
 
   fs::path root_;
   std::vector<std::string> names_;
@@ -56,7 +63,8 @@ bool hidden(const fs::path& path) { return path.filename().string().starts_with(
 
 [[noreturn]] void unreadable(const fs::path& path, const std::error_code& error) {
   throw Error(ErrorCode::kCorruptFile,
-              fmt::format("data: \"{}\": expected a readable folder, got {}", path.string(), error.message()));
+              fmt::format("data: \"{}\": expected a readable folder, got {}", path.string(),
+                          error.message()));
 }
 
 Listing list_folder(const fs::path& root) {
@@ -91,7 +99,9 @@ std::string first_look(const fs::path& path) {
   if (file.bad() || (!file && !file.eof())) return "a file that cannot be read";
   const auto count = static_cast<size_t>(file.gcount());
   if (count == 0) return "an empty file";
-  return sniff_image(std::span<const std::byte>(head, count)) == ImageKind::kUnknown ? "something else" : "";
+  return sniff_image(std::span<const std::byte>(head, count)) == ImageKind::kUnknown
+             ? "something else"
+             : "";
 }
 
 void check_files(const fs::path& root, const std::vector<std::string>& names) {
@@ -102,12 +112,14 @@ void check_files(const fs::path& root, const std::vector<std::string>& names) {
     const std::string got = first_look(path);
     if (got.empty()) continue;
     if (message.empty()) {
-      message = fmt::format("data: \"{}\": expected a JPEG or PNG image, got {}", path.string(), got);
+      message =
+          fmt::format("data: \"{}\": expected a JPEG or PNG image, got {}", path.string(), got);
     }
     ++others;
   }
   if (message.empty()) return;
-  if (others > 0) message += fmt::format("; so do {} other file{} of the folder", others, others == 1 ? "" : "s");
+  if (others > 0)
+    message += fmt::format("; so do {} other file{} of the folder", others, others == 1 ? "" : "s");
   throw Error(ErrorCode::kCorruptFile, message, "remove what is not an image");
 }
 
@@ -115,9 +127,10 @@ void check_files(const fs::path& root, const std::vector<std::string>& names) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(root, error)) {
     if (is_idx_name(entry.path())) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("data: \"{}\": expected images, got a folder of IDX files", root.string()),
-                  fmt::format("name the images file, for example {}", entry.path().string()));
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("data: \"{}\": expected images, got a folder of IDX files", root.string()),
+          fmt::format("name the images file, for example {}", entry.path().string()));
     }
   }
   throw Error(ErrorCode::kInvalidArgument,
@@ -130,7 +143,8 @@ void check_files(const fs::path& root, const std::vector<std::string>& names) {
 std::vector<int64_t> labels_from_file(const fs::path& file, const fs::path& root,
                                       const std::vector<std::string>& names) {
   const auto fail = [&](const std::string& what, const std::string& hint = {}) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("data: labels \"{}\": {}", file.string(), what), hint);
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("data: labels \"{}\": {}", file.string(), what), hint);
   };
   std::map<std::string, int64_t> index;
   for (size_t i = 0; i < names.size(); ++i) index[names[i]] = static_cast<int64_t>(i);
@@ -138,7 +152,8 @@ std::vector<int64_t> labels_from_file(const fs::path& file, const fs::path& root
   size_t count = 0;
   for (const LabelLine& row : read_label_file(file)) {
     const auto found = index.find(row.file);
-    if (row.file.empty()) fail(fmt::format("line {}: expected \"file label\", got one word", row.line));
+    if (row.file.empty())
+      fail(fmt::format("line {}: expected \"file label\", got one word", row.line));
     if (found == index.end()) {
       fail(fmt::format("line {}: \"{}\" is not in \"{}\"", row.line, row.file, root.string()));
     }
@@ -149,8 +164,8 @@ std::vector<int64_t> labels_from_file(const fs::path& file, const fs::path& root
   }
   if (count != names.size()) {
     const auto first = std::find(labels.begin(), labels.end(), -1) - labels.begin();
-    fail(fmt::format("expected a label for each of {} images, got {}; \"{}\" has none", names.size(), count,
-                     names[static_cast<size_t>(first)]));
+    fail(fmt::format("expected a label for each of {} images, got {}; \"{}\" has none",
+                     names.size(), count, names[static_cast<size_t>(first)]));
   }
   return labels;
 }
@@ -163,9 +178,10 @@ std::vector<int64_t> labels_from_folders(const fs::path& root, const Listing& li
     const std::string folder = name.substr(0, name.find('/'));
     const auto found = std::find(classes.begin(), classes.end(), folder);
     if (found == classes.end()) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("data: \"{}\": {}", root.string(), unknown_name("class", folder, classes)),
-                  "the sub-folders must be named as in --class-names");
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("data: \"{}\": {}", root.string(), unknown_name("class", folder, classes)),
+          "the sub-folders must be named as in --class-names");
     }
     labels.push_back(found - classes.begin());
   }
@@ -179,8 +195,9 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root, const DatasetOp
   const Listing listing = list_folder(root);
   if (listing.images.empty()) throw_empty(root, listing);
   check_files(root, listing.images);
-  const auto nested = std::count_if(listing.images.begin(), listing.images.end(),
-                                    [](const std::string& name) { return name.find('/') != std::string::npos; });
+  const auto nested =
+      std::count_if(listing.images.begin(), listing.images.end(),
+                    [](const std::string& name) { return name.find('/') != std::string::npos; });
   std::vector<std::string> classes = class_names_of(options);
   std::vector<int64_t> labels;
   fs::path file = options.labels;
@@ -191,10 +208,12 @@ std::unique_ptr<Dataset> open_image_folder(const fs::path& root, const DatasetOp
     if (classes.empty()) classes = listing.folders;
     labels = labels_from_folders(root, listing, classes);
   } else if (nested > 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("data: \"{}\": expected images either in the folder or in sub-folders, got {} and {}",
-                            root.string(), static_cast<int64_t>(listing.images.size()) - nested, nested),
-                "pass --labels with a line for each, or one of the sub-folders");
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format(
+            "data: \"{}\": expected images either in the folder or in sub-folders, got {} and {}",
+            root.string(), static_cast<int64_t>(listing.images.size()) - nested, nested),
+        "pass --labels with a line for each, or one of the sub-folders");
   }
   return std::make_unique<ImageFiles>(root, listing.images, std::move(labels), std::move(classes),
                                       options.preprocess);
@@ -207,7 +226,8 @@ std::unique_ptr<Dataset> open_image_file(const fs::path& path, const DatasetOpti
   check_files(root, names);
   std::vector<int64_t> labels;
   if (!options.labels.empty()) labels = labels_from_file(options.labels, root, names);
-  return std::make_unique<ImageFiles>(root, names, std::move(labels), class_names_of(options), options.preprocess);
+  return std::make_unique<ImageFiles>(root, names, std::move(labels), class_names_of(options),
+                                      options.preprocess);
 }
 
 }  // namespace repquant::data_detail

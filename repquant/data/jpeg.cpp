@@ -1,6 +1,6 @@
 // libjpeg reports errors through a callback that must not return; the only way back that C code
-// allows is longjmp. No frame between setjmp and the callback may own anything, so all state lies in
-// Decoder, which the caller owns.
+// allows is longjmp. No frame between setjmp and the callback may own anything, so all state lies
+// in Decoder, which the caller owns.
 #include <csetjmp>
 #include <cstdio>
 
@@ -15,7 +15,8 @@
 namespace repquant {
 namespace {
 
-// Progressive files with thousands of scans cost minutes for a few kilobytes; real ones have about 10.
+// Progressive files with thousands of scans cost minutes for a few kilobytes; real ones have
+// about 10.
 constexpr int kMaxScans = 100;
 
 struct Decoder {
@@ -114,8 +115,9 @@ bool read_rows(Decoder& d) {
   const bool truncated = code == JWRN_JPEG_EOF;
   throw Error(exotic ? ErrorCode::kUnsupported : ErrorCode::kCorruptFile,
               fmt::format("data: \"{}\": {} ({})", subject,
-                          exotic ? "this kind of JPEG is not supported"
-                                 : truncated ? "truncated JPEG image" : "damaged JPEG image",
+                          exotic      ? "this kind of JPEG is not supported"
+                          : truncated ? "truncated JPEG image"
+                                      : "damaged JPEG image",
                           d.message));
 }
 
@@ -128,11 +130,14 @@ Image decode_jpeg(std::span<const std::byte> bytes, const std::string& subject) 
   const int components = d.info.num_components;
   if (components != 1 && components != 3 && components != 4) {
     throw Error(ErrorCode::kUnsupported,
-                fmt::format("data: \"{}\": expected a JPEG of 1, 3 or 4 components, got {}", subject, components));
+                fmt::format("data: \"{}\": expected a JPEG of 1, 3 or 4 components, got {}",
+                            subject, components));
   }
   d.info.out_color_space = components == 1 ? JCS_GRAYSCALE : components == 3 ? JCS_RGB : JCS_CMYK;
-  d.image = {static_cast<int>(d.info.image_width), static_cast<int>(d.info.image_height),
-             components == 1 ? 1 : 3, {}};
+  d.image = {static_cast<int>(d.info.image_width),
+             static_cast<int>(d.info.image_height),
+             components == 1 ? 1 : 3,
+             {}};
   if (!start(d)) throw_failure(d, subject);
   const size_t width = d.info.image_width;
   d.image.pixels.resize(width * d.info.image_height * static_cast<size_t>(d.image.channels));

@@ -51,11 +51,16 @@ std::vector<LabelLine> read_label_file(const std::filesystem::path& path) {
     const size_t space = line.find_last_of(" \t");
     const std::string number = space == std::string::npos ? line : line.substr(space + 1);
     if (space != std::string::npos) row.file = trimmed(line.substr(0, space));
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), row.label);
-    if (error != std::errc{} || end != number.data() + number.size() || row.label < 0 || row.label > kLabelLimit) {
-      throw Error(ErrorCode::kCorruptFile,
-                  fmt::format("data: labels \"{}\": line {}: expected \"file label\" with a label of 0 or more, "
-                              "got \"{}\"", path.string(), row.line, line));
+    const auto [end, error] =
+        std::from_chars(number.data(), number.data() + number.size(), row.label);
+    if (error != std::errc{} || end != number.data() + number.size() || row.label < 0 ||
+        row.label > kLabelLimit) {
+      throw Error(
+          ErrorCode::kCorruptFile,
+          fmt::format(
+              "data: labels \"{}\": line {}: expected \"file label\" with a label of 0 or more, "
+              "got \"{}\"",
+              path.string(), row.line, line));
     }
     rows.push_back(std::move(row));
   }
@@ -67,20 +72,22 @@ std::vector<int64_t> read_plain_labels(const std::filesystem::path& path, int64_
   for (const LabelLine& row : read_label_file(path)) {
     if (!row.file.empty()) {
       throw Error(ErrorCode::kCorruptFile,
-                  fmt::format("data: labels \"{}\": line {}: expected one number, got two words", path.string(), row.line));
+                  fmt::format("data: labels \"{}\": line {}: expected one number, got two words",
+                              path.string(), row.line));
     }
     labels.push_back(row.label);
   }
   if (static_cast<int64_t>(labels.size()) != count) {
     throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: labels \"{}\": expected {} labels, one an item, got {}", path.string(), count,
-                            labels.size()));
+                fmt::format("data: labels \"{}\": expected {} labels, one an item, got {}",
+                            path.string(), count, labels.size()));
   }
   return labels;
 }
 
 std::vector<std::string> class_names_of(const DatasetOptions& options) {
-  return options.class_names.empty() ? std::vector<std::string>{} : read_class_names(options.class_names);
+  return options.class_names.empty() ? std::vector<std::string>{}
+                                     : read_class_names(options.class_names);
 }
 
 }  // namespace data_detail
@@ -91,7 +98,8 @@ std::vector<std::string> read_class_names(const std::filesystem::path& path) {
   for (std::string& name : names) name = trimmed(name);
   if (names.empty()) {
     throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: class names \"{}\": expected one name a line, got an empty file", path.string()));
+                fmt::format("data: class names \"{}\": expected one name a line, got an empty file",
+                            path.string()));
   }
   return names;
 }

@@ -19,14 +19,16 @@ struct TypeName {
   const char* name;  // without the byte order
   DType dtype;
 };
-constexpr TypeName kTypes[] = {{"f4", DType::kF32}, {"f8", DType::kF64}, {"f2", DType::kF16}, {"i1", DType::kI8},
-                               {"u1", DType::kU8},  {"i2", DType::kI16}, {"u2", DType::kU16}, {"i4", DType::kI32},
-                               {"u4", DType::kU32}, {"i8", DType::kI64}, {"u8", DType::kU64}, {"b1", DType::kBool}};
+constexpr TypeName kTypes[] = {{"f4", DType::kF32}, {"f8", DType::kF64}, {"f2", DType::kF16},
+                               {"i1", DType::kI8},  {"u1", DType::kU8},  {"i2", DType::kI16},
+                               {"u2", DType::kU16}, {"i4", DType::kI32}, {"u4", DType::kU32},
+                               {"i8", DType::kI64}, {"u8", DType::kU64}, {"b1", DType::kBool}};
 
 // The header is the text of a Python dictionary with three known keys.
 class HeaderReader {
  public:
-  HeaderReader(std::string_view text, const std::string& subject) : rest_(text), subject_(subject) {}
+  HeaderReader(std::string_view text, const std::string& subject)
+      : rest_(text), subject_(subject) {}
 
   NpyHeader read() {
     NpyHeader header;
@@ -56,16 +58,18 @@ class HeaderReader {
     if (!rest_.empty()) fail("text after the dictionary");
     if (!has_type || !has_order || !has_shape) fail("a key is missing");
     if (fortran_ && header.shape.size() > 1) {
-      throw Error(ErrorCode::kUnsupported,
-                  fmt::format("data: \"{}\": expected an array in C order, got Fortran order", subject_),
-                  "save numpy.ascontiguousarray(x)");
+      throw Error(
+          ErrorCode::kUnsupported,
+          fmt::format("data: \"{}\": expected an array in C order, got Fortran order", subject_),
+          "save numpy.ascontiguousarray(x)");
     }
     return header;
   }
 
  private:
   [[noreturn]] void fail(const std::string& what) const {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("data: \"{}\": damaged .npy header ({})", subject_, what));
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("data: \"{}\": damaged .npy header ({})", subject_, what));
   }
   void skip() {
     const size_t found = rest_.find_first_not_of(" \t\n\r");
@@ -83,7 +87,8 @@ class HeaderReader {
   std::string quoted() {
     skip();
     const char quote = rest_.empty() ? ' ' : rest_[0];
-    const size_t end = quote == '\'' || quote == '"' ? rest_.find(quote, 1) : std::string_view::npos;
+    const size_t end =
+        quote == '\'' || quote == '"' ? rest_.find(quote, 1) : std::string_view::npos;
     if (end == std::string_view::npos || end > 64) fail("a quoted word is missing");
     std::string word(rest_.substr(1, end - 1));
     rest_.remove_prefix(end + 1);
@@ -91,7 +96,8 @@ class HeaderReader {
   }
   bool boolean() {
     skip();
-    for (const auto& [text, value] : {std::pair<std::string_view, bool>{"True", true}, {"False", false}}) {
+    for (const auto& [text, value] :
+         {std::pair<std::string_view, bool>{"True", true}, {"False", false}}) {
       if (!rest_.starts_with(text)) continue;
       rest_.remove_prefix(text.size());
       return value;
@@ -102,14 +108,18 @@ class HeaderReader {
     skip();
     const std::string text = rest_.starts_with('[') ? "a structure" : quoted();
     const bool one_byte = text.ends_with('1');
-    if (text.size() == 3 && (text[0] == '<' || text[0] == '=' || (one_byte && (text[0] == '|' || text[0] == '>')))) {
+    if (text.size() == 3 &&
+        (text[0] == '<' || text[0] == '=' || (one_byte && (text[0] == '|' || text[0] == '>')))) {
       for (const TypeName& row : kTypes) {
         if (text.substr(1) == row.name) return row.dtype;
       }
     }
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("data: \"{}\": expected a little-endian array of numbers, got type \"{}\"", subject_, text),
-                text.find('O') != std::string::npos ? "object arrays are pickles and are never opened" : "");
+    throw Error(
+        ErrorCode::kUnsupported,
+        fmt::format("data: \"{}\": expected a little-endian array of numbers, got type \"{}\"",
+                    subject_, text),
+        text.find('O') != std::string::npos ? "object arrays are pickles and are never opened"
+                                            : "");
   }
   Shape shape() {
     Shape dims;
@@ -154,11 +164,14 @@ NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& 
   }
   const auto at = [&](size_t i) { return std::to_integer<uint32_t>(bytes[i]); };
   const uint32_t version = at(6);
-  if (version < 1 || version > 3) fail(fmt::format("expected .npy format version 1 to 3, got {}", version));
+  if (version < 1 || version > 3)
+    fail(fmt::format("expected .npy format version 1 to 3, got {}", version));
   const size_t start = version == 1 ? 10 : 12;
   if (bytes.size() < start) fail("truncated .npy header");
-  const size_t length = version == 1 ? at(8) | (at(9) << 8) : at(8) | (at(9) << 8) | (at(10) << 16) | (at(11) << 24);
-  if (length > kHeaderLimit) fail(fmt::format("expected an .npy header of at most {} bytes, got {}", kHeaderLimit, length));
+  const size_t length =
+      version == 1 ? at(8) | (at(9) << 8) : at(8) | (at(9) << 8) | (at(10) << 16) | (at(11) << 24);
+  if (length > kHeaderLimit)
+    fail(fmt::format("expected an .npy header of at most {} bytes, got {}", kHeaderLimit, length));
   if (length > bytes.size() - start) fail("truncated .npy header");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + start, length);
   NpyHeader header = HeaderReader(text, subject).read();
@@ -175,7 +188,8 @@ NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& 
 Tensor parse_npy(std::span<const std::byte> bytes, const std::string& subject) {
   const NpyHeader header = parse_npy_header(bytes, subject);
   Tensor tensor(header.dtype, header.shape);
-  if (tensor.bytes() > 0) std::memcpy(tensor.data(), bytes.data() + header.data_offset, tensor.bytes());
+  if (tensor.bytes() > 0)
+    std::memcpy(tensor.data(), bytes.data() + header.data_offset, tensor.bytes());
   return tensor;
 }
 
@@ -194,7 +208,8 @@ void write_npy(const std::filesystem::path& path, const ConstTensorView& tensor)
   while ((kPrefix + text.size() + 1) % kAlignment != 0) text += ' ';
   text += '\n';
   std::string head = "\x93NUMPY";
-  head += {'\x01', '\x00', static_cast<char>(text.size() & 255), static_cast<char>(text.size() >> 8)};
+  head +=
+      {'\x01', '\x00', static_cast<char>(text.size() & 255), static_cast<char>(text.size() >> 8)};
   AtomicFile file(path);
   file.write(head + text);
   const size_t bytes = static_cast<size_t>(tensor.size()) * size_of(tensor.dtype);

@@ -26,7 +26,9 @@ Archive open_archive(std::span<const std::byte> bytes, const std::string& subjec
   zip_error_t error;
   zip_error_init(&error);
   zip_source_t* source = zip_source_buffer_create(bytes.data(), bytes.size(), 0, &error);
-  zip_t* archive = source == nullptr ? nullptr : zip_open_from_source(source, ZIP_RDONLY | ZIP_CHECKCONS, &error);
+  zip_t* archive = source == nullptr
+                       ? nullptr
+                       : zip_open_from_source(source, ZIP_RDONLY | ZIP_CHECKCONS, &error);
   if (archive == nullptr) {
     if (source != nullptr) zip_source_free(source);
     const std::string reason = zip_error_strerror(&error);
@@ -38,9 +40,11 @@ Archive open_archive(std::span<const std::byte> bytes, const std::string& subjec
 }
 
 // Grows as bytes arrive, so a size that lies costs nothing; the checksum is checked at the end.
-std::vector<std::byte> read_member(zip_t* archive, zip_uint64_t index, uint64_t limit, const std::string& subject) {
+std::vector<std::byte> read_member(zip_t* archive, zip_uint64_t index, uint64_t limit,
+                                   const std::string& subject) {
   const Member member(zip_fopen_index(archive, index, 0));
-  if (member == nullptr) fail(subject, fmt::format("cannot be unpacked ({})", zip_strerror(archive)));
+  if (member == nullptr)
+    fail(subject, fmt::format("cannot be unpacked ({})", zip_strerror(archive)));
   std::vector<std::byte> bytes;
   while (true) {
     constexpr size_t kChunk = 1 << 20;
@@ -50,7 +54,8 @@ std::vector<std::byte> read_member(zip_t* archive, zip_uint64_t index, uint64_t 
     if (count < 0) fail(subject, fmt::format("damaged ({})", zip_file_strerror(member.get())));
     bytes.resize(begin + static_cast<size_t>(count));
     if (bytes.size() > limit) {
-      throw Error(ErrorCode::kResourceExhausted, fmt::format("data: \"{}\": unpacks to more than the limit", subject));
+      throw Error(ErrorCode::kResourceExhausted,
+                  fmt::format("data: \"{}\": unpacks to more than the limit", subject));
     }
     if (count == 0) return bytes;
   }
@@ -59,11 +64,18 @@ std::vector<std::byte> read_member(zip_t* archive, zip_uint64_t index, uint64_t 
 }  // namespace
 
 std::map<std::string, Tensor> read_npz(const std::filesystem::path& path, uint64_t limit) {
+  return parse_npz(read_file(path), path.string(), limit);
+}
+
+std::map<std::string, Tensor> parse_npz(std::span<const std::byte> bytes, const std::string& path,
+                                        uint64_t limit) {
   constexpr zip_int64_t kMembers = 100'000;
-  const std::vector<std::byte> bytes = read_file(path);
-  const Archive archive = open_archive(bytes, path.string());
+  if (bytes.empty())
+    fail(path, "expected an .npz archive, got an empty file");  // libzip would take it
+  const Archive archive = open_archive(bytes, path);
   const zip_int64_t count = zip_get_num_entries(archive.get(), 0);
-  if (count > kMembers) fail(path.string(), fmt::format("expected at most {} arrays, got {}", kMembers, count));
+  if (count > kMembers)
+    fail(path, fmt::format("expected at most {} arrays, got {}", kMembers, count));
   std::map<std::string, Tensor> arrays;
   uint64_t left = limit;
   for (zip_int64_t i = 0; i < count; ++i) {
@@ -71,10 +83,12 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path, uint64
     std::string name = raw == nullptr ? "" : raw;
     if (!name.ends_with(".npy")) continue;
     name.resize(name.size() - 4);
-    const std::string subject = fmt::format("{}[{}]", path.string(), name);
-    const std::vector<std::byte> member = read_member(archive.get(), static_cast<zip_uint64_t>(i), left, subject);
+    const std::string subject = fmt::format("{}[{}]", path, name);
+    const std::vector<std::byte> member =
+        read_member(archive.get(), static_cast<zip_uint64_t>(i), left, subject);
     left -= member.size();
-    if (!arrays.emplace(name, parse_npy(member, subject)).second) fail(subject, "the archive holds it twice");
+    if (!arrays.emplace(name, parse_npy(member, subject)).second)
+      fail(subject, "the archive holds it twice");
   }
   return arrays;
 }

@@ -78,8 +78,8 @@ bool read_rows(Decoder& d) {
 
 [[noreturn]] void throw_failure(const Decoder& d, const std::string& subject) {
   throw Error(ErrorCode::kCorruptFile,
-              fmt::format("data: \"{}\": {} PNG image ({})", subject, d.truncated ? "truncated" : "damaged",
-                          d.message));
+              fmt::format("data: \"{}\": {} PNG image ({})", subject,
+                          d.truncated ? "truncated" : "damaged", d.message));
 }
 
 }  // namespace
@@ -100,7 +100,8 @@ Image decode_png(std::span<const std::byte> bytes, const std::string& subject) {
   REPQUANT_CHECK((channels == 1 || channels == 3) && png_get_rowbytes(d.png, d.info) == stride);
   d.image = {static_cast<int>(width), static_cast<int>(height), channels, {}};
   d.image.pixels.resize(stride * static_cast<size_t>(height));
-  for (int64_t y = 0; y < height; ++y) d.rows.push_back(&d.image.pixels[static_cast<size_t>(y) * stride]);
+  for (int64_t y = 0; y < height; ++y)
+    d.rows.push_back(&d.image.pixels[static_cast<size_t>(y) * stride]);
   if (!read_rows(d)) throw_failure(d, subject);
   return std::move(d.image);
 }

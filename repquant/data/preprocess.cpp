@@ -23,7 +23,8 @@ const std::vector<std::string>& resize_names() {  // in the order of the enumera
 
 const std::vector<std::string> kInterpolations{"nearest", "bilinear", "bicubic"};
 
-[[noreturn]] void bad_option(std::string_view key, std::string_view expected, std::string_view text) {
+[[noreturn]] void bad_option(std::string_view key, std::string_view expected,
+                             std::string_view text) {
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("data: \"--{}\": expected {}, got \"{}\"", key, expected, text));
 }
@@ -31,7 +32,8 @@ const std::vector<std::string> kInterpolations{"nearest", "bilinear", "bicubic"}
 int parse_side(std::string_view key, std::string_view expected, std::string_view text) {
   int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc{} || end != text.data() + text.size() || value < 0 || value > kMaxImageSide) {
+  if (error != std::errc{} || end != text.data() + text.size() || value < 0 ||
+      value > kMaxImageSide) {
     bad_option(key, expected, text);
   }
   return value;
@@ -65,20 +67,23 @@ const std::vector<Preset>& presets() {
   static const std::vector<float> half3{0.5f, 0.5f, 0.5f}, one3{1.0f, 1.0f, 1.0f};
   static const Preprocess imagenet;
   static const Preprocess vit{"vit", Resize::kAuto, 248, 224, "bicubic", 3, half3, half3};
-  static const Preprocess mobilenet{"mobilenet", Resize::kAuto, 256, 224, "bicubic", 3, one3, one3, 1.0 / 127.5};
+  static const Preprocess mobilenet{"mobilenet", Resize::kAuto, 256,  224,        "bicubic",
+                                    3,           one3,          one3, 1.0 / 127.5};
   static const Preprocess cifar{"cifar10", Resize::kNone, 32, 32};
-  static const Preprocess fashion{"fashion_mnist", Resize::kNone, 28, 28, "bicubic", 1, {0.2860f}, {0.3530f}};
+  static const Preprocess fashion{"fashion_mnist", Resize::kNone, 28, 28, "bicubic", 1,
+                                  {0.2860f},       {0.3530f}};
   static const Preprocess mnist{"mnist", Resize::kNone, 28, 28, "bicubic", 1, {0.0f}, {1.0f}};
-  static const std::vector<Preset> all{{"deit", imagenet}, {"imagenet", imagenet}, {"vit", vit},
-                                       {"mobilenet", mobilenet}, {"cifar10", cifar},
-                                       {"fashion_mnist", fashion}, {"demo", fashion}, {"mnist", mnist}};
+  static const std::vector<Preset> all{
+      {"deit", imagenet}, {"imagenet", imagenet},     {"vit", vit},      {"mobilenet", mobilenet},
+      {"cifar10", cifar}, {"fashion_mnist", fashion}, {"demo", fashion}, {"mnist", mnist}};
   return all;
 }
 
 int checked_side(const nlohmann::json& json, const std::string& what) {
   if (!json.is_number_integer() || json < 0 || json > kMaxImageSide) {
     throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: {}: expected an integer from 0 to {}, got {}", what, kMaxImageSide, json.dump()));
+                fmt::format("data: {}: expected an integer from 0 to {}, got {}", what,
+                            kMaxImageSide, json.dump()));
   }
   return json.get<int>();
 }
@@ -93,20 +98,23 @@ std::vector<float> checked_numbers(const nlohmann::json& json, const std::string
   }
   if (values.empty() || values.size() != json.size()) {
     throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: {}: expected a list of one number a channel, got {}", what, json.dump()));
+                fmt::format("data: {}: expected a list of one number a channel, got {}", what,
+                            json.dump()));
   }
   return values;
 }
 
 std::string checked_text(const nlohmann::json& json, const std::string& what,
                          const std::vector<std::string>& allowed) {
-  if (json.is_string() && (allowed.empty() || std::find(allowed.begin(), allowed.end(), json) != allowed.end())) {
+  if (json.is_string() &&
+      (allowed.empty() || std::find(allowed.begin(), allowed.end(), json) != allowed.end())) {
     return json.get<std::string>();
   }
-  throw Error(ErrorCode::kCorruptFile,
-              fmt::format("data: {}: expected {}, got {}", what,
-                          allowed.empty() ? "a string" : fmt::format("one of {}", fmt::join(allowed, ", ")),
-                          json.dump()));
+  throw Error(
+      ErrorCode::kCorruptFile,
+      fmt::format("data: {}: expected {}, got {}", what,
+                  allowed.empty() ? "a string" : fmt::format("one of {}", fmt::join(allowed, ", ")),
+                  json.dump()));
 }
 
 void read_key(Preprocess& p, const std::string& key, const nlohmann::json& value) {
@@ -133,35 +141,40 @@ void read_key(Preprocess& p, const std::string& key, const nlohmann::json& value
     p.scale = value.get<double>();
   } else {
     throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: {}: expected a known key and a fitting value, got {}", what, value.dump()));
+                fmt::format("data: {}: expected a known key and a fitting value, got {}", what,
+                            value.dump()));
   }
 }
 
 // The first contradiction, or an empty string.
 std::string problem(const Preprocess& p) {
   const size_t channels = static_cast<size_t>(p.channels);
-  if (p.channels != 1 && p.channels != 3) return fmt::format("channels: expected 1 or 3, got {}", p.channels);
+  if (p.channels != 1 && p.channels != 3)
+    return fmt::format("channels: expected 1 or 3, got {}", p.channels);
   if (p.mean.size() != channels || p.std.size() != channels) {
-    return fmt::format("mean and std: expected {} numbers each, got {} and {}", channels, p.mean.size(),
-                       p.std.size());
+    return fmt::format("mean and std: expected {} numbers each, got {} and {}", channels,
+                       p.mean.size(), p.std.size());
   }
   for (size_t c = 0; c < channels; ++c) {
-    if (!std::isfinite(p.mean[c])) return fmt::format("mean: expected finite numbers, got {}", p.mean[c]);
+    if (!std::isfinite(p.mean[c]))
+      return fmt::format("mean: expected finite numbers, got {}", p.mean[c]);
     if (!std::isfinite(p.std[c]) || p.std[c] <= 0) {
       return fmt::format("std: expected numbers above 0, got {}", p.std[c]);
     }
   }
-  if (!std::isfinite(p.scale) || p.scale <= 0) return fmt::format("scale: expected a number above 0, got {}", p.scale);
+  if (!std::isfinite(p.scale) || p.scale <= 0)
+    return fmt::format("scale: expected a number above 0, got {}", p.scale);
   if (p.crop < 0 || p.crop > kMaxImageSide) {
     return fmt::format("crop: expected 0 to {} pixels, got {}", kMaxImageSide, p.crop);
   }
-  if (std::find(kInterpolations.begin(), kInterpolations.end(), p.interpolation) == kInterpolations.end()) {
+  if (std::find(kInterpolations.begin(), kInterpolations.end(), p.interpolation) ==
+      kInterpolations.end()) {
     return unknown_name("interpolation", p.interpolation, kInterpolations);
   }
   if (p.resize == Resize::kNone) return {};
   if (p.resize_size < 1 || p.resize_size > kMaxImageSide || p.resize_size < p.crop) {
-    return fmt::format("resize size: expected {} (the crop) to {} pixels, got {}", std::max(p.crop, 1),
-                       kMaxImageSide, p.resize_size);
+    return fmt::format("resize size: expected {} (the crop) to {} pixels, got {}",
+                       std::max(p.crop, 1), kMaxImageSide, p.resize_size);
   }
   return {};
 }
@@ -169,9 +182,15 @@ std::string problem(const Preprocess& p) {
 }  // namespace
 
 nlohmann::json to_json(const Preprocess& p) {
-  return {{"preset", p.preset}, {"resize", resize_names()[static_cast<size_t>(p.resize)]},
-          {"resize_size", p.resize_size}, {"crop", p.crop}, {"interpolation", p.interpolation},
-          {"channels", p.channels}, {"mean", p.mean}, {"std", p.std}, {"scale", p.scale}};
+  return {{"preset", p.preset},
+          {"resize", resize_names()[static_cast<size_t>(p.resize)]},
+          {"resize_size", p.resize_size},
+          {"crop", p.crop},
+          {"interpolation", p.interpolation},
+          {"channels", p.channels},
+          {"mean", p.mean},
+          {"std", p.std},
+          {"scale", p.scale}};
 }
 
 Preprocess preprocess_from_json(const nlohmann::json& json) {
@@ -213,7 +232,9 @@ Preprocess preset(std::string_view name) {
 }
 
 Preprocess guess_preprocess(int64_t channels, int64_t height, int64_t width) {
-  const auto is = [&](int64_t c, int64_t side) { return channels == c && height == side && width == side; };
+  const auto is = [&](int64_t c, int64_t side) {
+    return channels == c && height == side && width == side;
+  };
   if (is(3, 224)) return preset("deit");
   if (is(3, 32)) return preset("cifar10");
   if (is(1, 28)) return preset("fashion_mnist");
@@ -261,7 +282,8 @@ Image prepare_pixels(const Image& image, const Preprocess& p, const std::string&
   const Image* current = &image;
   Image colours, sized;
   if (image.channels != p.channels) current = &(colours = to_channels(image, p.channels));
-  const int shorter = std::min(image.width, image.height), longer = std::max(image.width, image.height);
+  const int shorter = std::min(image.width, image.height),
+            longer = std::max(image.width, image.height);
   const bool keep = p.resize == Resize::kNone ||
                     (p.resize == Resize::kAuto && shorter >= p.crop && shorter <= p.resize_size);
   if (!keep) {
@@ -275,12 +297,15 @@ Image prepare_pixels(const Image& image, const Preprocess& p, const std::string&
   }
   if (p.crop == 0) return *current;
   if (current->width < p.crop || current->height < p.crop) {
-    throw Error(ErrorCode::kCorruptFile,
-                fmt::format("data: \"{}\": expected at least {} x {} pixels (width x height) to crop, got {} x {}",
-                            subject, p.crop, p.crop, current->width, current->height),
-                "pass --resize auto, or a smaller --crop");
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format(
+            "data: \"{}\": expected at least {} x {} pixels (width x height) to crop, got {} x {}",
+            subject, p.crop, p.crop, current->width, current->height),
+        "pass --resize auto, or a smaller --crop");
   }
-  return crop(*current, (current->width - p.crop) / 2, (current->height - p.crop) / 2, p.crop, p.crop);
+  return crop(*current, (current->width - p.crop) / 2, (current->height - p.crop) / 2, p.crop,
+              p.crop);
 }
 
 Tensor apply_preprocess(const Image& image, const Preprocess& p, const std::string& subject) {

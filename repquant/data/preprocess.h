@@ -1,13 +1,14 @@
 #pragma once
-// From decoded pixels to the tensor a vision model takes. A Preprocess is a plain value that travels
-// inside the artifact as JSON.
+// From decoded pixels to the tensor a vision model takes. A Preprocess is a plain value that
+// travels inside the artifact as JSON.
 //
 // Geometry, in this order: colours to `channels`; resize with antialias (image.h); crop of
 // crop x crop at offset floor((n - crop) / 2). Then value = (float(x * scale) - mean) / std, each
 // operation rounded to float.
-//   kAuto         an image whose shorter side lies in [crop, resize_size] is only cropped, every other
-//                 is resized as by kShorterSide
-//   kShorterSide  the shorter side becomes resize_size, the longer floor(resize_size * long / short)
+//   kAuto         an image whose shorter side lies in [crop, resize_size] is only cropped, every
+//                 other is resized as by kShorterSide
+//   kShorterSide  the shorter side becomes resize_size, the longer
+//                 floor(resize_size * longer / shorter)
 //   kExact        both sides become resize_size, whatever the proportions
 //   kNone         as it is
 // crop 0 keeps the size. An image smaller than the crop is an error (kCorruptFile).
@@ -41,10 +42,11 @@ nlohmann::json to_json(const Preprocess& preprocess);
 // Unknown keys, wrong types and values out of range throw kCorruptFile.
 Preprocess preprocess_from_json(const nlohmann::json& json);
 
-// deit (= imagenet): shorter side 256 bicubic, crop 224, ImageNet mean and deviation; vit: 248, crop
-// 224, mean and deviation 0.5; mobilenet: 256, crop 224, x / 127.5 - 1; cifar10: 32 x 32 as it is,
-// ImageNet mean and deviation; fashion_mnist (= demo): 28 x 28 grey as it is, mean 0.2860, deviation
-// 0.3530; mnist: 28 x 28 grey, x / 255. An unknown name throws kInvalidArgument naming the nearest.
+// deit (= imagenet): shorter side 256 bicubic, crop 224, ImageNet mean and deviation; vit: 248,
+// crop 224, mean and deviation 0.5; mobilenet: 256, crop 224, x / 127.5 - 1; cifar10: 32 x 32 as it
+// is, ImageNet mean and deviation; fashion_mnist (= demo): 28 x 28 grey as it is, mean 0.2860,
+// deviation 0.3530; mnist: 28 x 28 grey, x / 255. An unknown name throws kInvalidArgument naming
+// the nearest.
 Preprocess preset(std::string_view name);
 const std::vector<std::string>& preset_names();
 // For an input without metadata: 3x224x224 is "deit", 3x32x32 "cifar10", 1x28x28 "fashion_mnist";
@@ -65,6 +67,7 @@ void check_preprocess(const Preprocess& preprocess);
 // Resize and crop only: u8, `channels` channels. `subject` names the image in errors.
 Image prepare_pixels(const Image& image, const Preprocess& preprocess, const std::string& subject);
 // prepare_pixels, then normalise: f32 [C, H, W].
-Tensor apply_preprocess(const Image& image, const Preprocess& preprocess, const std::string& subject);
+Tensor apply_preprocess(const Image& image, const Preprocess& preprocess,
+                        const std::string& subject);
 
 }  // namespace repquant

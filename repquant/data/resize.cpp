@@ -1,5 +1,6 @@
 // Separable resampling: each output sample is a weighted mean of the input samples under the filter
-// kernel, centred at the same relative position and stretched by the reduction factor (never shrunk).
+// kernel, centred at the same relative position and stretched by the reduction factor (never
+// shrunk).
 #include <algorithm>
 #include <cmath>
 
@@ -23,9 +24,9 @@ double cubic(double x) {
 }
 
 struct Taps {
-  std::vector<int> first;           // [out] first input sample
-  std::vector<int> count;           // [out] taps in use
-  std::vector<int32_t> weight;      // [out][width], fixed point
+  std::vector<int> first;       // [out] first input sample
+  std::vector<int> count;       // [out] taps in use
+  std::vector<int32_t> weight;  // [out][width], fixed point
   int width = 0;
 };
 
@@ -54,7 +55,8 @@ Taps make_taps(int in, int out, Interpolation interpolation) {
     }
     int32_t* weights = &taps.weight[static_cast<size_t>(i) * static_cast<size_t>(taps.width)];
     for (int k = 0; k < count; ++k) {
-      const double w = (sum != 0.0 ? values[static_cast<size_t>(k)] / sum : 0.0) * (1 << kFractionBits);
+      const double w =
+          (sum != 0.0 ? values[static_cast<size_t>(k)] / sum : 0.0) * (1 << kFractionBits);
       weights[k] = static_cast<int32_t>(w < 0 ? w - 0.5 : w + 0.5);
     }
     taps.first[static_cast<size_t>(i)] = begin;
@@ -74,13 +76,15 @@ Image resize_rows(const Image& image, int width, Interpolation interpolation) {
   out.pixels.resize(static_cast<size_t>(width) * static_cast<size_t>(image.height) * c);
   uint8_t* target = out.pixels.data();
   for (int y = 0; y < image.height; ++y) {
-    const uint8_t* row = &image.pixels[static_cast<size_t>(y) * static_cast<size_t>(image.width) * c];
+    const uint8_t* row =
+        &image.pixels[static_cast<size_t>(y) * static_cast<size_t>(image.width) * c];
     for (size_t x = 0; x < static_cast<size_t>(width); ++x) {
       const int32_t* weights = &taps.weight[x * static_cast<size_t>(taps.width)];
       for (size_t channel = 0; channel < c; ++channel) {
         const uint8_t* source = row + static_cast<size_t>(taps.first[x]) * c + channel;
         int32_t sum = 1 << (kFractionBits - 1);
-        for (int k = 0; k < taps.count[x]; ++k) sum += source[static_cast<size_t>(k) * c] * weights[k];
+        for (int k = 0; k < taps.count[x]; ++k)
+          sum += source[static_cast<size_t>(k) * c] * weights[k];
         *target++ = to_sample(sum);
       }
     }
@@ -97,7 +101,8 @@ Image resize_columns(const Image& image, int height, Interpolation interpolation
   for (size_t y = 0; y < static_cast<size_t>(height); ++y) {
     std::fill(sums.begin(), sums.end(), 1 << (kFractionBits - 1));
     for (int k = 0; k < taps.count[y]; ++k) {
-      const int32_t weight = taps.weight[y * static_cast<size_t>(taps.width) + static_cast<size_t>(k)];
+      const int32_t weight =
+          taps.weight[y * static_cast<size_t>(taps.width) + static_cast<size_t>(k)];
       const uint8_t* source = &image.pixels[static_cast<size_t>(taps.first[y] + k) * stride];
       for (size_t x = 0; x < stride; ++x) sums[x] += source[x] * weight;
     }
@@ -106,16 +111,25 @@ Image resize_columns(const Image& image, int height, Interpolation interpolation
   return out;
 }
 
+// Positions by repeated addition: a product would fall on the other side of some exact ties.
+std::vector<size_t> nearest_samples(int in, int out) {
+  const double step = static_cast<double>(in) / out;
+  double position = 0.5 * step;
+  std::vector<size_t> samples(static_cast<size_t>(out));
+  for (size_t& sample : samples) {
+    sample = static_cast<size_t>(std::min(static_cast<int>(position), in - 1));
+    position += step;
+  }
+  return samples;
+}
+
 Image resize_nearest(const Image& image, int width, int height) {
   const size_t c = static_cast<size_t>(image.channels);
+  const std::vector<size_t> columns = nearest_samples(image.width, width);
   Image out{width, height, image.channels, {}};
   out.pixels.reserve(static_cast<size_t>(width) * static_cast<size_t>(height) * c);
-  const double scale_x = static_cast<double>(image.width) / width;
-  const double scale_y = static_cast<double>(image.height) / height;
-  for (int y = 0; y < height; ++y) {
-    const size_t row = static_cast<size_t>(std::min<int>(static_cast<int>((y + 0.5) * scale_y), image.height - 1));
-    for (int x = 0; x < width; ++x) {
-      const size_t column = static_cast<size_t>(std::min<int>(static_cast<int>((x + 0.5) * scale_x), image.width - 1));
+  for (const size_t row : nearest_samples(image.height, height)) {
+    for (const size_t column : columns) {
       const uint8_t* source = &image.pixels[(row * static_cast<size_t>(image.width) + column) * c];
       out.pixels.insert(out.pixels.end(), source, source + c);
     }

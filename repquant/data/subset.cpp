@@ -51,7 +51,8 @@ uint64_t Random::below(uint64_t bound) {
 std::vector<int64_t> draw_subset(int64_t n, int64_t k, uint64_t seed) {
   if (k < 0 || k > n) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("data: subset: expected 0 to {} samples, got {}", n, k), "lower --samples");
+                fmt::format("data: subset: expected 0 to {} samples, got {}", n, k),
+                "lower --samples");
   }
   Random random(seed);
   std::unordered_map<int64_t, int64_t> moved;  // place -> number, where it is not the place itself

@@ -10,8 +10,8 @@
 
 namespace repquant {
 
-// Generator of this project's random draws that must not depend on a library: xoshiro256** (Blackman
-// and Vigna, 2018), its state four outputs of splitmix64 from the seed.
+// Generator of this project's random draws that must not depend on a library: xoshiro256**
+// (Blackman and Vigna, 2018), its state four outputs of splitmix64 from the seed.
 class Random {
  public:
   explicit Random(uint64_t seed);
@@ -22,8 +22,8 @@ class Random {
   uint64_t state_[4];
 };
 
-// k different numbers of [0, n), ascending: the first k places of a Fisher-Yates shuffle of 0 .. n-1
-// that swaps place i with place i + Random(seed).below(n - i). Throws kInvalidArgument unless
+// k different numbers of [0, n), ascending: the first k places of a Fisher-Yates shuffle of 0 ..
+// n-1 that swaps place i with place i + Random(seed).below(n - i). Throws kInvalidArgument unless
 // 0 <= k <= n.
 std::vector<int64_t> draw_subset(int64_t n, int64_t k, uint64_t seed);
 

@@ -19,19 +19,22 @@ Tensor stack(std::vector<Sample>& samples) {
   for (size_t i = 0; i < samples.size(); ++i) {
     const Tensor& input = samples[i].input;
     if (input.shape() != item || input.dtype() != batch.dtype()) {
-      throw Error(ErrorCode::kCorruptFile,
-                  fmt::format("evaluate: \"{}\": expected shape {} as \"{}\" has, got {}", samples[i].name,
-                              to_string(item), samples[0].name, to_string(input.shape())),
-                  "pass --crop to make them equal");
+      throw Error(
+          ErrorCode::kCorruptFile,
+          fmt::format("evaluate: \"{}\": expected shape {} as \"{}\" has, got {}", samples[i].name,
+                      to_string(item), samples[0].name, to_string(input.shape())),
+          "pass --crop to make them equal");
     }
     if (input.bytes() > 0) {
-      std::memcpy(static_cast<std::byte*>(batch.data()) + i * input.bytes(), input.data(), input.bytes());
+      std::memcpy(static_cast<std::byte*>(batch.data()) + i * input.bytes(), input.data(),
+                  input.bytes());
     }
   }
   return batch;
 }
 
-std::vector<Sample> load(const Dataset& dataset, std::span<const int64_t> indices, ThreadPool* pool) {
+std::vector<Sample> load(const Dataset& dataset, std::span<const int64_t> indices,
+                         ThreadPool* pool) {
   std::vector<Sample> samples(indices.size());
   const auto body = [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
@@ -39,28 +42,34 @@ std::vector<Sample> load(const Dataset& dataset, std::span<const int64_t> indice
     }
   };
   const auto count = static_cast<int64_t>(indices.size());
-  if (pool != nullptr) pool->parallel_for(count, 1, body);
-  else body(0, count, 0);
+  if (pool != nullptr)
+    pool->parallel_for(count, 1, body);
+  else
+    body(0, count, 0);
   return samples;
 }
 
 // Appends the logits of a batch without the first `offset` classes.
 void append(Scores& scores, const Tensor& output, int64_t count, int64_t offset) {
-  if (output.rank() < 1 || output.shape()[0] != count || output.dtype() != DType::kF32 || output.size() == 0) {
+  if (output.rank() < 1 || output.shape()[0] != count || output.dtype() != DType::kF32 ||
+      output.size() == 0) {
     throw Error(ErrorCode::kCorruptFile,
                 fmt::format("evaluate: model output: expected f32 [{}, classes], got {} {}", count,
                             name_of(output.dtype()), to_string(output.shape())));
   }
   const int64_t width = output.size() / count, classes = width - offset;
   if (classes < 1 || (scores.classes != 0 && scores.classes != classes)) {
-    throw Error(ErrorCode::kCorruptFile,
-                fmt::format("evaluate: model output: expected more than {} outputs, as many for each batch, got {}",
-                            offset, width));
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format(
+            "evaluate: model output: expected more than {} outputs, as many for each batch, got {}",
+            offset, width));
   }
   scores.classes = classes;
   const float* values = output.as<float>().data();
   for (int64_t i = 0; i < count; ++i) {
-    scores.logits.insert(scores.logits.end(), values + i * width + offset, values + (i + 1) * width);
+    scores.logits.insert(scores.logits.end(), values + i * width + offset,
+                         values + (i + 1) * width);
   }
 }
 
@@ -80,9 +89,12 @@ Scores evaluate(const Model& model, const Dataset& dataset, const EvaluateOption
   }
   const auto total = static_cast<int64_t>(indices.size());
   if (total == 0 || options.batch < 1 || options.label_offset < 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("evaluate: expected at least one item, a batch of 1 or more and a label offset of 0 or "
-                            "more, got {}, {} and {}", total, options.batch, options.label_offset));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format(
+            "evaluate: expected at least one item, a batch of 1 or more and a label offset of 0 or "
+            "more, got {}, {} and {}",
+            total, options.batch, options.label_offset));
   }
   Scores scores;
   for (int64_t begin = 0; begin < total; begin += options.batch) {
@@ -90,16 +102,19 @@ Scores evaluate(const Model& model, const Dataset& dataset, const EvaluateOption
       throw Interrupted(fmt::format("evaluate: interrupted after {} of {} items", begin, total));
     }
     const int64_t count = std::min(options.batch, total - begin);
-    std::vector<Sample> samples = load(
-        dataset, std::span<const int64_t>(indices).subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
-        options.pool);
+    std::vector<Sample> samples = load(dataset,
+                                       std::span<const int64_t>(indices).subspan(
+                                           static_cast<size_t>(begin), static_cast<size_t>(count)),
+                                       options.pool);
     append(scores, model(stack(samples)), count, options.label_offset);
     for (Sample& sample : samples) {
       if (sample.label >= scores.classes) {
-        throw Error(ErrorCode::kCorruptFile,
-                    fmt::format("evaluate: \"{}\": expected a label below {} (the classes of the model), got {}",
-                                sample.name, scores.classes, sample.label),
-                    "check --label-offset and the label file");
+        throw Error(
+            ErrorCode::kCorruptFile,
+            fmt::format(
+                "evaluate: \"{}\": expected a label below {} (the classes of the model), got {}",
+                sample.name, scores.classes, sample.label),
+            "check --label-offset and the label file");
       }
       scores.labels.push_back(sample.label);
       scores.names.push_back(std::move(sample.name));

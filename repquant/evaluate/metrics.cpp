@@ -18,13 +18,15 @@ bool above(float a, float b) { return a > b || (std::isnan(b) && !std::isnan(a))
 void check_same_items(const Scores& a, const Scores& b) {
   if (a.count() != b.count() || a.names != b.names) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("evaluate: expected scores of the same items, got {} and {} items", a.count(), b.count()));
+                fmt::format("evaluate: expected scores of the same items, got {} and {} items",
+                            a.count(), b.count()));
   }
 }
 
 void check_labels(const Scores& scores) {
   if (!scores.has_labels()) {
-    throw Error(ErrorCode::kInvalidArgument, "evaluate: top-1: expected labels, got data without labels",
+    throw Error(ErrorCode::kInvalidArgument,
+                "evaluate: top-1: expected labels, got data without labels",
                 "pass --labels, or use agreement and kl, which need none");
   }
 }
@@ -34,10 +36,10 @@ std::vector<double> log_softmax(std::span<const float> logits) {
   double top = -std::numeric_limits<double>::infinity(), sum = 0.0;
   for (const float x : logits) top = std::max(top, static_cast<double>(x));
   for (const float x : logits) sum += std::exp(x - top);
-  const double shift = top + std::log(sum);
+  const double log_sum = std::log(sum);
   std::vector<double> result;
   result.reserve(logits.size());
-  for (const float x : logits) result.push_back(x - shift);
+  for (const float x : logits) result.push_back((x - top) - log_sum);
   return result;
 }
 
@@ -68,10 +70,12 @@ double exact_mcnemar(int64_t only_a, int64_t only_b) {
   return std::min(1.0, 2.0 * tail);
 }
 
-template <class F> double sum_over(std::span<const float> a, std::span<const float> b, F term) {
+template <class F>
+double sum_over(std::span<const float> a, std::span<const float> b, F term) {
   REPQUANT_CHECK(a.size() == b.size());
   double sum = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) sum += term(static_cast<double>(a[i]), static_cast<double>(b[i]));
+  for (size_t i = 0; i < a.size(); ++i)
+    sum += term(static_cast<double>(a[i]), static_cast<double>(b[i]));
   return sum;
 }
 
@@ -87,7 +91,8 @@ double decibel(double signal, double noise) {
 }  // namespace
 
 bool Scores::has_labels() const {
-  return !labels.empty() && std::all_of(labels.begin(), labels.end(), [](int64_t label) { return label >= 0; });
+  return !labels.empty() &&
+         std::all_of(labels.begin(), labels.end(), [](int64_t label) { return label >= 0; });
 }
 
 int64_t argmax(std::span<const float> values) {
@@ -128,7 +133,8 @@ int64_t top_k_correct(const Scores& scores, int64_t k) {
 }
 
 double top_k_percent(const Scores& scores, int64_t k) {
-  return 100.0 * static_cast<double>(top_k_correct(scores, k)) / static_cast<double>(scores.count());
+  return 100.0 * static_cast<double>(top_k_correct(scores, k)) /
+         static_cast<double>(scores.count());
 }
 
 double agreement(const Scores& a, const Scores& b) {
@@ -142,8 +148,9 @@ double agreement(const Scores& a, const Scores& b) {
 double mean_kl(const Scores& reference, const Scores& other) {
   check_same_items(reference, other);
   if (reference.classes != other.classes || reference.count() == 0) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("evaluate: kl: expected as many classes, got {} and {}",
-                                                         reference.classes, other.classes));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("evaluate: kl: expected as many classes, got {} and {}",
+                            reference.classes, other.classes));
   }
   double sum = 0.0;
   for (int64_t i = 0; i < reference.count(); ++i) {
@@ -161,7 +168,8 @@ Interval wilson_interval(int64_t successes, int64_t count, double z) {
   const double n = static_cast<double>(count), p = static_cast<double>(successes) / n;
   const double center = p + z * z / (2.0 * n), scale = 1.0 + z * z / n;
   const double half = z * std::sqrt(p * (1.0 - p) / n + z * z / (4.0 * n * n));
-  return {100.0 * std::max(0.0, (center - half) / scale), 100.0 * std::min(1.0, (center + half) / scale)};
+  return {100.0 * std::max(0.0, (center - half) / scale),
+          100.0 * std::min(1.0, (center + half) / scale)};
 }
 
 double standard_error(int64_t successes, int64_t count) {
@@ -184,7 +192,8 @@ PairedDifference paired_difference(const Scores& a, const Scores& b) {
   const double n = static_cast<double>(a.count());
   const double mean = static_cast<double>(result.only_b - result.only_a) / n;
   const double squares = static_cast<double>(result.only_a + result.only_b) - n * mean * mean;
-  const double variance = n > 1 ? std::max(0.0, squares) / (n - 1) : std::numeric_limits<double>::infinity();
+  const double variance =
+      n > 1 ? std::max(0.0, squares) / (n - 1) : std::numeric_limits<double>::infinity();
   constexpr double kZ95 = 1.959963984540054;
   result.difference = 100.0 * mean;
   result.standard_error = 100.0 * std::sqrt(variance / n);

@@ -11,15 +11,15 @@ namespace repquant {
 // What a classifier answered, item by item.
 struct Scores {
   int64_t classes = 0;
-  std::vector<float> logits;         // [count][classes]
-  std::vector<int64_t> labels;       // [count], -1: unknown
-  std::vector<std::string> names;    // [count]
+  std::vector<float> logits;       // [count][classes]
+  std::vector<int64_t> labels;     // [count], -1: unknown
+  std::vector<std::string> names;  // [count]
   int64_t count() const { return static_cast<int64_t>(labels.size()); }
   std::span<const float> row(int64_t i) const {
     return std::span<const float>(logits).subspan(static_cast<size_t>(i * classes),
                                                   static_cast<size_t>(classes));
   }
-  bool has_labels() const;           // every label known
+  bool has_labels() const;  // every label known
   bool operator==(const Scores&) const = default;
 };
 
@@ -28,7 +28,9 @@ int64_t argmax(std::span<const float> values);
 std::vector<int64_t> top_k(std::span<const float> values, int64_t k);  // min(k, size) indices
 std::vector<double> softmax(std::span<const float> logits);
 
-struct Interval { double low = 0.0, high = 0.0; };
+struct Interval {
+  double low = 0.0, high = 0.0;
+};
 
 // Percent, 0 .. 100. Items without a label throw kInvalidArgument.
 double top_k_percent(const Scores& scores, int64_t k);
@@ -48,16 +50,17 @@ double standard_error(int64_t successes, int64_t count);
 // Top-1 of b minus top-1 of a over the same items, in percent points.
 struct PairedDifference {
   double difference = 0.0;
-  double standard_error = 0.0;    // of the mean of the per-item differences (n - 1)
-  Interval interval95;            // normal approximation
-  int64_t only_a = 0, only_b = 0; // items that only one of them has right
-  double mcnemar_p = 1.0;         // exact two-sided test of only_a against only_b
+  double standard_error = 0.0;     // of the mean of the per-item differences (n - 1)
+  Interval interval95;             // normal approximation
+  int64_t only_a = 0, only_b = 0;  // items that only one of them has right
+  double mcnemar_p = 1.0;          // exact two-sided test of only_a against only_b
 };
 PairedDifference paired_difference(const Scores& a, const Scores& b);
 
 // Signals. 10 log10(sum x^2 / sum (x - y)^2): +infinity when equal, -infinity when only x is 0.
 double sqnr_db(std::span<const float> reference, std::span<const float> other);
-double cosine(std::span<const float> a, std::span<const float> b);  // 1 when both are 0, 0 when one is
+// 1 when both are 0, 0 when one is.
+double cosine(std::span<const float> a, std::span<const float> b);
 double mse(std::span<const float> a, std::span<const float> b);
 double psnr_db(std::span<const float> a, std::span<const float> b, double peak);
 
