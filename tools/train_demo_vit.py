@@ -1,6 +1,18 @@
-"""Trains the demo vision transformer on Fashion-MNIST and writes it as ONNX with a description in JSON.
+"""Trains the demo vision transformer on Fashion-MNIST and writes it as ONNX and JSON.
 
-TODO
+Makes models/demo_vit.onnx, a plain pre-norm vision transformer (dim 64, 4 heads, 6 blocks, patch 4,
+305,034 parameters) for 28x28 grey images with a free batch size, and models/demo_vit.json, which
+holds the preprocessing, the class names, the accuracy and the training settings.
+
+    train_demo_vit.py --data DIR --out models/demo_vit.onnx
+
+DIR holds the four IDX files of Fashion-MNIST, as in the Debian package dataset-fashion-mnist.
+Needs torch, numpy, onnx, onnxscript and onnxruntime. 5,000 training images are held out by seed and
+choose the epoch; the test images are only read for the accuracy of the finished file.
+
+The stored model: 91.83 % of the 10,000 test images (onnxruntime, float32), 1.2 MB, 24 epochs in 36
+minutes on one thread of a busy two-core machine (55 to 60 s per epoch while it was idle).
+The same seed, thread count, torch and processor kind give the same weights.
 """
 import argparse
 import gzip
@@ -79,7 +91,7 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.head = nn.Linear(dim, len(CLASSES))
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.3)  # 0.02 takes epochs longer to learn
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -113,7 +125,8 @@ def load_split(folder, prefix, count):
     images = read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
     labels = read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
     if images.shape != (count, 28, 28) or labels.shape != (count,):
-        raise ValueError(f"{prefix}: shapes {images.shape} and {labels.shape} are not Fashion-MNIST")
+        raise ValueError(f"{prefix}: {tuple(images.shape)} images, {tuple(labels.shape)} labels; "
+                         f"Fashion-MNIST has ({count}, 28, 28) and ({count},)")
     return torch.from_numpy(images.copy()), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -134,10 +147,10 @@ def augment(images, generator, shift=1):
 
 def optimiser(model, args):
     """AdamW; weight decay acts on matrices and the patch kernel only."""
-    decayed = [p for n, p in model.named_parameters() if p.ndim > 1 and "embed" not in n
-               and "token" not in n or n == "patch_embed.weight"]
-    names = {id(p) for p in decayed}
-    rest = [p for p in model.parameters() if id(p) not in names]
+    decayed, rest = [], []
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim > 1 and name not in ("cls_token", "pos_embed")
+        (decayed if matrix else rest).append(parameter)
     groups = [{"params": decayed, "weight_decay": args.weight_decay},
               {"params": rest, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=args.lr)
@@ -277,11 +290,11 @@ def arguments():
                         help="folder with the four *-ubyte.gz files of Fashion-MNIST")
     parser.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE",
                         help="ONNX file to write; the description goes beside it as .json")
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--warm-up", type=int, default=1, metavar="EPOCHS")
     parser.add_argument("--smoothing", type=float, default=0.05)
