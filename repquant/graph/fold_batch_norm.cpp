@@ -108,6 +108,11 @@ ValueId put_constant(Graph& graph, NodeId owner, ValueId old, const std::string&
   return graph.add_constant(name, std::move(tensor));
 }
 
+std::string stem_of(const std::string& weight, const std::string& fallback) {
+  constexpr std::string_view kEnd = ".weight";
+  return weight.ends_with(kEnd) ? weight.substr(0, weight.size() - kEnd.size()) : fallback;
+}
+
 bool bias_fits(const Tensor* bias, int64_t channels) {
   if (!bias || bias->size() == 1) return true;
   return bias->size() == channels && !bias->shape().empty() && bias->shape().back() == channels;
@@ -130,9 +135,10 @@ bool fold_into_producer(Graph& graph, NodeId norm, const Affine& affine) {
   const double beta = node.op == OpKind::kGemm ? static_cast<double>(node.attrs.real("beta", 1)) : 1.0;
   Tensor new_bias = folded_bias(bias, beta, affine);
   Tensor new_weight = scaled_weight(*weight, *map, affine);
+  const std::string stem = stem_of(graph.value(node.inputs[1]).name, node.name);
   node.inputs.resize(3, kNoValue);
-  node.inputs[1] = put_constant(graph, producer, node.inputs[1], node.name + ".weight", std::move(new_weight));
-  node.inputs[2] = put_constant(graph, producer, node.inputs[2], node.name + ".bias", std::move(new_bias));
+  node.inputs[1] = put_constant(graph, producer, node.inputs[1], stem + ".weight", std::move(new_weight));
+  node.inputs[2] = put_constant(graph, producer, node.inputs[2], stem + ".bias", std::move(new_bias));
   if (node.op == OpKind::kGemm) node.attrs.set("beta", 1.0f);
   graph.remove_node(norm);
   graph.replace_uses(output, input);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
 #include <fmt/format.h>
@@ -9,7 +10,8 @@
 namespace repquant {
 namespace {
 
-constexpr int kReach = 12;   // nodes that a search passes through
+constexpr int kReach = 24;        // nodes that a walk towards the inputs passes through
+constexpr size_t kSpread = 64;    // nodes that a search towards the outputs visits
 
 std::string parent(const std::string& name) {
   const size_t dot = name.rfind('.');
@@ -17,7 +19,7 @@ std::string parent(const std::string& name) {
 }
 
 std::string stem(const std::string& name) {
-  for (const std::string_view end : {".weight", ".bias", ".gamma", ".beta"}) {
+  for (const std::string_view end : {".weight", ".bias", ".gamma", ".beta", ".w_0", ".b_0"}) {
     if (name.size() > end.size() && name.ends_with(end)) return name.substr(0, name.size() - end.size());
   }
   return "";
@@ -62,7 +64,7 @@ class Namer {
  private:
   std::string unique(const std::string& wanted) {
     std::string name = wanted;
-    for (int i = 2; !taken_.insert(name).second; ++i) name = fmt::format("{}.{}", wanted, i);
+    for (int i = 2; !taken_.insert(name).second; ++i) name = fmt::format("{}_{}", wanted, i);
     return name;
   }
 
@@ -109,13 +111,9 @@ class Namer {
   // Where a linear without names stands in a pre-norm block.
   std::string place(NodeId id) const {
     const Node& node = graph_.node(id);
-    for (const ValueId output : node.outputs) {
-      for (const NodeId reader : graph_.consumers(output)) {
-        const auto letter = attention_input(reader, output, kReach / 3);
-        const std::string block = letter ? norm_module(node.inputs[0]) : "";
-        if (!block.empty()) return block + ".attn." + *letter;
-      }
-    }
+    const std::string block = norm_module(node.inputs[0]);
+    const auto letter = block.empty() ? std::nullopt : attention_input(node.outputs[0]);
+    if (letter) return block + ".attn." + *letter;
     const NodeId source = nearest_landmark(node.inputs[0]);
     if (source < 0 || !named_.count(source)) return "";
     const OpKind op = graph_.node(source).op;
@@ -126,18 +124,23 @@ class Namer {
     return "";
   }
 
-  std::optional<std::string> attention_input(NodeId reader, ValueId through, int reach) const {
-    const Node& node = graph_.node(reader);
-    if (node.op == OpKind::kMultiHeadAttention) {
-      static constexpr const char* kLetters[] = {"q", "k", "v"};
-      for (size_t i = 0; i < 3; ++i) {
-        if (node.inputs[i] == through) return kLetters[i];
+  // "q", "k" or "v" where the value reaches an attention before any other product.
+  std::optional<std::string> attention_input(ValueId start) const {
+    static constexpr const char* kLetters[] = {"q", "k", "v"};
+    std::vector<ValueId> open{start};
+    std::set<NodeId> seen;
+    for (size_t i = 0; i < open.size() && seen.size() < kSpread; ++i) {
+      for (const NodeId reader : graph_.consumers(open[i])) {
+        const Node& node = graph_.node(reader);
+        if (!seen.insert(reader).second || is_product(node.op) || is_norm(node.op)) continue;
+        if (node.op == OpKind::kMultiHeadAttention) {
+          for (size_t k = 0; k < 3; ++k) {
+            if (node.inputs[k] == open[i]) return kLetters[k];
+          }
+          continue;
+        }
+        open.insert(open.end(), node.outputs.begin(), node.outputs.end());
       }
-      return std::nullopt;
-    }
-    if (reach == 0 || is_product(node.op) || node.outputs.empty()) return std::nullopt;
-    for (const NodeId next : graph_.consumers(node.outputs[0])) {
-      if (const auto letter = attention_input(next, node.outputs[0], reach - 1)) return letter;
     }
     return std::nullopt;
   }
