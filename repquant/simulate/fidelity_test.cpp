@@ -197,8 +197,9 @@ TEST(Fidelity, TapSeesEveryStepOfEveryItem) {
   const Simulator simulator(plan);
   simulator.run({testing::random_images(options, 2, 5)}, [&](const Step& step, int out, ConstTensorView view) {
     EXPECT_EQ(step.name, plan.steps[calls % plan.steps.size()].name);
-    EXPECT_EQ(view.dtype, plan.buffers[static_cast<size_t>(out)].dtype);
-    EXPECT_EQ(Shape(view.shape.begin(), view.shape.end()), plan.buffers[static_cast<size_t>(out)].item_shape);
+    const Buffer& buffer = plan.buffers[static_cast<size_t>(step.out.at(static_cast<size_t>(out)))];
+    EXPECT_EQ(view.dtype, buffer.dtype);
+    EXPECT_EQ(Shape(view.shape.begin(), view.shape.end()), buffer.item_shape);
     ++calls;
   });
   EXPECT_EQ(calls, 2 * plan.steps.size());

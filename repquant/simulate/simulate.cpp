@@ -48,12 +48,11 @@ void Simulator::run_item(std::vector<Tensor>& buffers, const Tap& tap) const {
     const Step& step = plan_.steps[i];
     std::vector<const Tensor*> in;
     for (const int index : step.in) in.push_back(&buffers[static_cast<size_t>(index)]);
-    const int out_index = step.out[0];
-    const Buffer& out = plan_.buffers[static_cast<size_t>(out_index)];
-    Tensor& result = buffers[static_cast<size_t>(out_index)];
+    const Buffer& out = plan_.buffers[static_cast<size_t>(step.out[0])];
+    Tensor& result = buffers[static_cast<size_t>(step.out[0])];
     result = Tensor(out.dtype, out.item_shape);
     simulate::step_function(step.op)({plan_, step, std::move(in), result, weights_[i]});
-    if (tap) tap(step, out_index, std::as_const(result).view());
+    if (tap) tap(step, 0, std::as_const(result).view());
   }
 }
 

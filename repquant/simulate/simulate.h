@@ -10,8 +10,8 @@ namespace repquant {
 
 class Simulator {
  public:
-  // Called after every step of every item with the item's output (dtype and item shape of the buffer).
-  // Step::out has one entry; `out_index` is the index of its buffer.
+  // Called after every step of every item with the item's output (dtype and item shape of the buffer
+  // step.out[out_index]).
   using Tap = std::function<void(const Step& step, int out_index, ConstTensorView output)>;
 
   // Verifies the plan (verify_plan) and keeps a reference: it must outlive the simulator.
