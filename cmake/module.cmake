@@ -19,6 +19,11 @@ if(REPQUANT_TORCH)
   add_library(repquant_torch INTERFACE)
   get_target_property(_torch_includes torch INTERFACE_INCLUDE_DIRECTORIES)
   target_include_directories(repquant_torch SYSTEM INTERFACE ${TORCH_INCLUDE_DIRS})
+  # The wheel carries headers of another fmt than the one we link: ours come first.
+  find_path(_fmt_include fmt/format.h REQUIRED)
+  file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/first)
+  file(CREATE_LINK ${_fmt_include}/fmt ${CMAKE_BINARY_DIR}/first/fmt SYMBOLIC)
+  target_include_directories(repquant_torch INTERFACE ${CMAKE_BINARY_DIR}/first)
   target_compile_options(repquant_torch INTERFACE -Wno-pedantic)
   target_link_libraries(repquant_torch INTERFACE ${TORCH_LIBRARIES})
   # One precompiled header, built once and reused by every torch module.
