@@ -22,10 +22,11 @@ Tensors conv(const Node& node, Inputs in) {
 }
 
 // Pads that make the output `wanted`: the larger half goes to the end for SAME_UPPER, else to the begin.
+// What is missing (a negative total) is added at the end.
 void pads_for(Window& w, const std::vector<int64_t>& full, const std::vector<int64_t>& wanted, bool upper) {
   for (size_t i = 0; i < full.size(); ++i) {
-    const int64_t total = full[i] - wanted[i], small = total / 2;
-    w.pad_begin[i] = upper ? small : total - small;
+    const int64_t total = full[i] - wanted[i], small = std::max<int64_t>(0, total) / 2;
+    w.pad_begin[i] = upper || total < 0 ? small : total - small;
     w.pad_end[i] = total - w.pad_begin[i];
   }
 }
