@@ -1,6 +1,6 @@
 #pragma once
-// The float state the laws assume: round to nearest even, denormals kept. Set at the entry of a run and
-// of every worker's piece, restored at exit.
+// The float state the laws assume: round to nearest even, denormals kept. Set at the entry of a run
+// and of every worker's piece, restored at exit.
 #include <cfenv>
 #include <cstdint>
 

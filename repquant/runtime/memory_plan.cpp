@@ -8,7 +8,7 @@ namespace repquant::runtime {
 namespace {
 
 struct Group {
-  uint64_t bytes = 0;           // padded
+  uint64_t bytes = 0;  // padded
   int first = std::numeric_limits<int>::max(), last = -1;
   uint64_t offset = 0;
   bool overlaps(const Group& other) const { return first <= other.last && other.first <= last; }
@@ -40,7 +40,8 @@ void find_lifetimes(const Plan& plan, MemoryPlan& memory) {
 }
 
 // An output takes over the group of an input that ends there and has its size.
-void join_in_place(const Plan& plan, const std::vector<std::vector<int>>& in_place, MemoryPlan& memory) {
+void join_in_place(const Plan& plan, const std::vector<std::vector<int>>& in_place,
+                   MemoryPlan& memory) {
   for (size_t b = 0; b < memory.buffers.size(); ++b) memory.buffers[b].group = static_cast<int>(b);
   for (size_t s = 0; s < plan.steps.size(); ++s) {
     const Step& step = plan.steps[s];

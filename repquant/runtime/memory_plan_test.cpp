@@ -39,7 +39,8 @@ Plan random_plan(uint64_t seed) {
   testing::PlanBuilder b(seed);
   std::vector<int> live{b.input("x", {4, 8})};
   for (int s = 0; s < 40; ++s) {
-    const int from = live[static_cast<size_t>(b.random.integer(0, static_cast<int64_t>(live.size()) - 1))];
+    const int from =
+        live[static_cast<size_t>(b.random.integer(0, static_cast<int64_t>(live.size()) - 1))];
     const Shape shape{b.random.integer(1, 9), b.random.integer(1, 40)};
     std::vector<int> in{from};
     if (b.random.integer(0, 2) == 0) in.push_back(live.back());
@@ -64,7 +65,8 @@ TEST(MemoryPlan, BuffersAliveTogetherDoNotOverlap) {
 }
 
 TEST(MemoryPlan, ReusesMemory) {
-  const auto program = Program::from_plan(testing::make_vit({16, 4, 32, 2, 64, 10, 8, 4, false}, 3));
+  const auto program =
+      Program::from_plan(testing::make_vit({16, 4, 32, 2, 64, 10, 8, 4, false}, 3));
   expect_sound(program->memory());
   uint64_t sum = 0, largest = 0;
   for (const auto& place : program->memory().buffers) {

@@ -36,7 +36,8 @@ bool same_bits(const void* a, const void* b, size_t bytes) { return std::memcmp(
 
 // One run, every step's output compared with the naive values of each item.
 void expect_equal(const std::shared_ptr<const Program>& program, const ItemInputs& items,
-                  const std::vector<std::vector<testing::Value>>& wanted, int64_t batch, ThreadPool* pool) {
+                  const std::vector<std::vector<testing::Value>>& wanted, int64_t batch,
+                  ThreadPool* pool) {
   const Plan& plan = program->plan();
   const Buffer& input = plan.buffers[static_cast<size_t>(plan.inputs[0])];
   const Buffer& output = plan.buffers[static_cast<size_t>(plan.outputs[0])];
@@ -44,7 +45,8 @@ void expect_equal(const std::shared_ptr<const Program>& program, const ItemInput
   for (int64_t i = 0; i < batch; ++i) {
     x.insert(x.end(), items[static_cast<size_t>(i)].begin(), items[static_cast<size_t>(i)].end());
   }
-  const Shape in_shape = with_batch(batch, input.item_shape), out_shape = with_batch(batch, output.item_shape);
+  const Shape in_shape = with_batch(batch, input.item_shape),
+              out_shape = with_batch(batch, output.item_shape);
   const ConstTensorView in{x.data(), DType::kF32, in_shape};
   const TensorView out{y.data(), DType::kF32, out_shape};
   Session session(program, {8, pool, 0.0});  // every step split, however small
@@ -57,7 +59,8 @@ void expect_equal(const std::shared_ptr<const Program>& program, const ItemInput
       const testing::Value& naive = wanted[static_cast<size_t>(i)][index];
       const bool codes = value.dtype == DType::kU8;
       const size_t bytes = codes ? naive.q.size() : naive.f.size() * 4;
-      ASSERT_EQ(bytes * static_cast<size_t>(batch), static_cast<size_t>(value.size()) * size_of(value.dtype));
+      ASSERT_EQ(bytes * static_cast<size_t>(batch),
+                static_cast<size_t>(value.size()) * size_of(value.dtype));
       const auto* mine = static_cast<const std::byte*>(value.data) + static_cast<size_t>(i) * bytes;
       const void* theirs = codes ? static_cast<const void*>(naive.q.data()) : naive.f.data();
       ASSERT_TRUE(same_bits(mine, theirs, bytes)) << step.name << " item " << i << " of " << batch;
@@ -76,7 +79,8 @@ void check(Plan plan, float low = -3.0f, float high = 3.0f) {
   for (size_t i = 0; i < wanted[0].size(); ++i) {  // a test on constant values would show little
     const std::vector<uint8_t>& codes = wanted[0][i].q;
     if (codes.size() < 64) continue;
-    ASSERT_NE(*std::min_element(codes.begin(), codes.end()), *std::max_element(codes.begin(), codes.end()))
+    ASSERT_NE(*std::min_element(codes.begin(), codes.end()),
+              *std::max_element(codes.begin(), codes.end()))
         << program->plan().buffers[i].name;
   }
   ThreadPool two(2), three(3);
@@ -160,11 +164,11 @@ TEST(Ops, LinearExtremeCodes) {  // 255 against -128 over a long row: no sum may
 TEST(Ops, AttentionForms) {
   uint64_t seed = 100;
   const std::vector<AttentionForm> forms = {
-      {2, "log", "table", 15, 2.0, false, 4},  {3, "log", "table", 15, 37.0 / 12, true, 8},
-      {1, "log", "table2", 31, 2.0, true, 0},  {2, "log", "table2", 15, 1.0, false, 5},
-      {2, "log", "parity", 15, 2.0, true, 4},  {1, "log", "parity", 31, 2.0, false, 0},
+      {2, "log", "table", 15, 2.0, false, 4},   {3, "log", "table", 15, 37.0 / 12, true, 8},
+      {1, "log", "table2", 31, 2.0, true, 0},   {2, "log", "table2", 15, 1.0, false, 5},
+      {2, "log", "parity", 15, 2.0, true, 4},   {1, "log", "parity", 31, 2.0, false, 0},
       {2, "uniform", "plain", 255, 0, true, 8}, {2, "uniform", "plain", 15, 0, false, 0},
-      {3, "row", "row", 255, 0, true, 8},      {1, "row", "row", 255, 0, false, 0},
+      {3, "row", "row", 255, 0, true, 8},       {1, "row", "row", 255, 0, false, 0},
   };
   for (const AttentionForm& form : forms) {
     for (const int64_t tokens : {1, 17, 131}) {
@@ -188,6 +192,26 @@ TEST(Ops, AttentionLongRows) {  // several key blocks, the last one ragged
     const ItemInputs items = random_items(plan, 1, -3, 3);
     ThreadPool three(3);
     expect_equal(program, items, {testing::Naive(plan).run({items[0]})}, 1, &three);
+  }
+}
+
+// Every level at its largest over 1100 keys: 2^14 * 255 * 1100 is beyond int32.
+TEST(Ops, AttentionSumsBeyondInt32) {
+  for (const char* pv : {"table2", "parity"}) {
+    PlanBuilder b(141);
+    const int x = b.input("x", {1100, 4});
+    const int q = b.quantize(x, 2), k = b.quantize(x, 2), v = b.quantize(x, 8, 1.0f);
+    b.last().ints = {{"zero", 0}, {"lo", 255}, {"hi", 255}};
+    b.zeros[v] = 0;
+    const int y = b.attention(q, k, v, {1, "log", pv, 29, 2.0, false, 0});
+    b.tensor("thr", Tensor::of<float>({29}, log_thresholds(1e-6, 2.0, 29)));
+    const Plan plan = b.finish(y);
+    const ItemInputs items = random_items(plan, 1, -3, 3);
+    const auto wanted = testing::Naive(plan).run({items[0]});
+    const float mo = plan.tensor(plan.steps.back(), "mo").as<float>()[0];
+    const float level = std::string(pv) == "parity" ? 1.0f : 16384.0f;
+    EXPECT_EQ(wanted[static_cast<size_t>(plan.outputs[0])].f[0], level * 255.0f * 1100.0f * mo);
+    expect_equal(Program::from_plan(plan), items, {wanted}, 1, nullptr);
   }
 }
 
@@ -260,11 +284,61 @@ TEST(Ops, WholeTransformer) {
   check(testing::make_vit({12, 4, 32, 1, 64, 10, 1, 8, true}, 402));
 }
 
+// One random change to a valid plan: refused at open, or executed as the laws say.
+TEST(Ops, ChangedPlansAreRefusedOrExact) {
+  const Plan original = testing::make_vit({8, 4, 16, 2, 24, 5, 1, 4, false}, 600);
+  testing::Random random(601);
+  const auto pick = [&](auto& map) {
+    auto at = map.begin();
+    std::advance(at, random.integer(0, static_cast<int64_t>(map.size()) - 1));
+    return at;
+  };
+  int refused = 0, exact = 0;
+  for (int round = 0; round < 1500; ++round) {
+    Plan plan = original;
+    Step& step = plan.steps[static_cast<size_t>(
+        random.integer(0, static_cast<int64_t>(plan.steps.size()) - 1))];
+    Buffer& buffer = plan.buffers[static_cast<size_t>(
+        random.integer(0, static_cast<int64_t>(plan.buffers.size()) - 1))];
+    const int64_t value =
+        random.integer(0, 3) == 0 ? random.integer(-100'000, 100'000) : random.integer(-2, 17);
+    const int64_t kind = random.integer(0, 6);
+    if (kind == 0 && !step.ints.empty()) pick(step.ints)->second = value;
+    if (kind == 1 && !step.lists.empty())
+      pick(step.lists)->second[static_cast<size_t>(random.integer(0, 2))] = value;
+    if (kind == 2) step.in[0] = static_cast<int>(value);
+    if (kind == 3) buffer.item_shape[0] = value;
+    if (kind == 4) buffer.bits = static_cast<int>(value);
+    if (kind == 5 && !step.tensors.empty()) step.tensors.erase(pick(step.tensors));
+    if (kind == 6 && !step.tensors.empty()) {
+      Tensor& data = plan.tensors.at(pick(step.tensors)->second).data;
+      auto* bytes = static_cast<uint8_t*>(data.data());
+      bytes[random.integer(0, static_cast<int64_t>(data.bytes()) - 1)] ^=
+          static_cast<uint8_t>(1 << random.integer(0, 7));
+    }
+    std::shared_ptr<const Program> program;
+    try {
+      program = Program::from_plan(plan);
+    } catch (const Error&) {
+      ++refused;
+      continue;
+    }
+    const ItemInputs items = random_items(plan, 1, -3, 3);
+    expect_equal(program, items, {testing::Naive(program->plan()).run({items[0]})}, 1, nullptr);
+    ASSERT_FALSE(HasFatalFailure()) << "round " << round;
+    ++exact;
+  }
+  EXPECT_GT(refused, 200);
+  EXPECT_GT(exact, 200);
+}
+
 TEST(Ops, SpecialInputsFollowTheLaw) {
   PlanBuilder b(500);
-  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
-  const std::vector<float> values = {nan,    inf,    -inf,   0.0f,    -0.0f,  1e-40f, -1e-45f, 3.4e38f,
-                                     -3e38f, 1e-20f, 0.375f, -0.375f, 1.125f, 2.5f,   -2.5f,   8.0f};
+  const float inf = std::numeric_limits<float>::infinity(),
+              nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> values = {nan,     inf,     -inf,   0.0f,   -0.0f,  1e-40f,
+                                     -1e-45f, 3.4e38f, -3e38f, 1e-20f, 0.375f, -0.375f,
+                                     1.125f,  2.5f,    -2.5f,  8.0f};
   const int x = b.input("x", {16});
   const int y = b.activation(x, "gelu_erf");
   const int q = b.quantize(y, 4), log = b.quantize_log(x, 4);

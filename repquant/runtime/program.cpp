@@ -13,7 +13,8 @@ std::string mebibytes(uint64_t bytes) {
 
 }  // namespace
 
-std::shared_ptr<const Program> Program::open(const std::filesystem::path& path, const LoadOptions& options) {
+std::shared_ptr<const Program> Program::open(const std::filesystem::path& path,
+                                             const LoadOptions& options) {
   Plan plan = read_artifact(path, options.limits);
   return from_plan(std::move(plan), options);
 }
@@ -23,14 +24,17 @@ std::shared_ptr<const Program> Program::from_plan(Plan plan, const LoadOptions& 
 }
 
 Program::Program(Plan plan, const LoadOptions& options)
-    : plan_(std::move(plan)), memory_cap_(options.memory_cap), isa_(runtime::parse_isa(options.isa)) {
+    : plan_(std::move(plan)),
+      memory_cap_(options.memory_cap),
+      isa_(runtime::parse_isa(options.isa)) {
   verify_plan(plan_);
   std::vector<std::vector<int>> in_place;
   kernels_.reserve(plan_.steps.size());
   for (const Step& step : plan_.steps) {
     if (step.in.size() > runtime::StepIo::kMaxInputs) {
-      throw Error(ErrorCode::kUnsupported, fmt::format("runtime: step \"{}\": expected at most {} inputs, got {}",
-                                                       step.name, runtime::StepIo::kMaxInputs, step.in.size()));
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("runtime: step \"{}\": expected at most {} inputs, got {}", step.name,
+                              runtime::StepIo::kMaxInputs, step.in.size()));
     }
     kernels_.push_back(runtime::make_step_kernel(plan_, step, isa_));
     in_place.push_back(kernels_.back()->in_place());
@@ -70,15 +74,19 @@ void Program::check_memory(int64_t batch, int threads) const {
   const uint64_t cap = memory_cap_ == 0 ? (uint64_t{1} << 62) : memory_cap_;
   if (!overflow && session_bytes(batch, threads) <= cap) return;
   const uint64_t fixed = weight_bytes() + static_cast<uint64_t>(threads) * scratch_bytes_;
-  const uint64_t fits = fixed < cap && memory_.item_bytes > 0 ? (cap - fixed) / memory_.item_bytes : 0;
+  const uint64_t fits =
+      fixed < cap && memory_.item_bytes > 0 ? (cap - fixed) / memory_.item_bytes : 0;
   std::string hint = "no batch fits; raise the cap";
   if (fits >= 1) hint = fmt::format("smallest change that fits: max_batch {}", fits);
-  throw Error(ErrorCode::kResourceExhausted,
-              fmt::format("runtime: memory: expected at most {}, got {} (weights {}, arena {}, scratch {})",
-                          mebibytes(cap), overflow ? "more than can be addressed" : mebibytes(session_bytes(batch, threads)),
-                          mebibytes(weight_bytes()), mebibytes(overflow ? 0 : arena_bytes(batch)),
-                          mebibytes(static_cast<uint64_t>(threads) * scratch_bytes_)),
-              hint);
+  throw Error(
+      ErrorCode::kResourceExhausted,
+      fmt::format(
+          "runtime: memory: expected at most {}, got {} (weights {}, arena {}, scratch {})",
+          mebibytes(cap),
+          overflow ? "more than can be addressed" : mebibytes(session_bytes(batch, threads)),
+          mebibytes(weight_bytes()), mebibytes(overflow ? 0 : arena_bytes(batch)),
+          mebibytes(static_cast<uint64_t>(threads) * scratch_bytes_)),
+      hint);
 }
 
 }  // namespace repquant

@@ -1,6 +1,6 @@
 #pragma once
-// The immutable half of the runtime: a verified plan, one kernel chosen per step, weights repacked for
-// it, and the memory plan. Shared by any number of sessions.
+// The immutable half of the runtime: a verified plan, one kernel chosen per step, weights repacked
+// for it, and the memory plan. Shared by any number of sessions.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -17,16 +17,16 @@
 namespace repquant {
 
 struct LoadOptions {
-  std::string isa = "auto";    // or a name of runtime::available_isas()
-  uint64_t memory_cap = 0;     // bytes of weights, arena and scratch; 0: no cap
-  int64_t max_batch = 1;       // the batch that `memory_cap` is checked for at open
+  std::string isa = "auto";  // or a name of runtime::available_isas()
+  uint64_t memory_cap = 0;   // bytes of weights, arena and scratch; 0: no cap
+  int64_t max_batch = 1;     // the batch that `memory_cap` is checked for at open
   ArtifactLimits limits;
 };
 
 class Program {
  public:
-  // Reads, verifies, chooses kernels, repacks. Throws kNotFound, kCorruptFile, kUnsupported (an op or
-  // form without a kernel, naming what is supported), kResourceExhausted (memory cap).
+  // Reads, verifies, chooses kernels, repacks. Throws kNotFound, kCorruptFile, kUnsupported (an op
+  // or form without a kernel, naming what is supported), kResourceExhausted (memory cap).
   static std::shared_ptr<const Program> open(const std::filesystem::path& path,
                                              const LoadOptions& options = {});
   static std::shared_ptr<const Program> from_plan(Plan plan, const LoadOptions& options = {});

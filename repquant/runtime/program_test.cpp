@@ -29,7 +29,8 @@ Plan small_plan() { return testing::make_vit({12, 4, 32, 2, 64, 10, 1, 4, false}
 class TemporaryFolder {
  public:
   TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "repquant_runtime_XXXXXX").string();
+    std::string name =
+        (std::filesystem::temp_directory_path() / "repquant_runtime_XXXXXX").string();
     path_ = ::mkdtemp(name.data());
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }
@@ -51,7 +52,8 @@ TEST(Program, NamesItsKernels) {
 TEST(Program, UnknownOpIsRefusedByName) {
   Plan plan = small_plan();
   const Step step{"conv2d", "stem", plan.steps[0].in, plan.steps[0].out, {}, {}, {}, {}};
-  const Error made = error_of([&] { (void)runtime::make_step_kernel(plan, step, runtime::Isa::kScalar); });
+  const Error made =
+      error_of([&] { (void)runtime::make_step_kernel(plan, step, runtime::Isa::kScalar); });
   EXPECT_EQ(made.code(), ErrorCode::kUnsupported);
   EXPECT_THAT(made.what(), HasSubstr("\"conv2d\""));
   EXPECT_THAT(made.what(), HasSubstr("\"stem\""));
@@ -96,8 +98,10 @@ TEST(Program, MemoryCapSaysWhatWouldFit) {
             ErrorCode::kResourceExhausted);
   options.memory_cap = 1000;
   options.max_batch = 1;
-  EXPECT_THAT(error_of([&] { Program::from_plan(small_plan(), options); }).hint(), HasSubstr("raise the cap"));
-  EXPECT_EQ(error_of([&] { Session(free, {int64_t{1} << 62}); }).code(), ErrorCode::kResourceExhausted);
+  EXPECT_THAT(error_of([&] { Program::from_plan(small_plan(), options); }).hint(),
+              HasSubstr("raise the cap"));
+  EXPECT_EQ(error_of([&] { Session(free, {int64_t{1} << 62}); }).code(),
+            ErrorCode::kResourceExhausted);
   EXPECT_EQ(error_of([&] { Session(free, {0}); }).code(), ErrorCode::kInvalidArgument);
 }
 
@@ -117,7 +121,8 @@ TEST(Program, OpensWhatWasWrittenAndRefusesDamage) {
   };
   for (const size_t keep : {size_t{0}, size_t{7}, bytes.size() / 2, bytes.size() - 1}) {
     write(bytes.substr(0, keep));
-    EXPECT_EQ(error_of([&] { Program::open(folder / "b"); }).code(), ErrorCode::kCorruptFile) << keep;
+    EXPECT_EQ(error_of([&] { Program::open(folder / "b"); }).code(), ErrorCode::kCorruptFile)
+        << keep;
   }
   std::string flipped = bytes;
   flipped[flipped.size() - 20] = static_cast<char>(flipped[flipped.size() - 20] ^ 4);

@@ -14,7 +14,7 @@ namespace repquant {
 namespace {
 
 constexpr size_t kAlignment = runtime::kArenaAlignment;
-constexpr uint64_t kTail = 64;               // kernels may read so far past a buffer
+constexpr uint64_t kTail = 64;  // kernels may read so far past a buffer
 
 std::unique_ptr<std::byte, void (*)(std::byte*)> aligned_bytes(uint64_t bytes) {
   auto* data = static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}));
@@ -46,10 +46,12 @@ int64_t check_view(const char* what, const Buffer& buffer, const void* data, DTy
                     shape[0] <= max_batch && data != nullptr &&
                     reinterpret_cast<uintptr_t>(data) % size_of(dtype) == 0;
   if (fits) return shape[0];
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("runtime: {} \"{}\": expected an aligned {} [N, item], N in 1 .. {}, item {}, got {} {}",
-                          what, buffer.name, name_of(buffer.dtype), max_batch, to_string(item), name_of(dtype),
-                          to_string(shape)));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format(
+          "runtime: {} \"{}\": expected an aligned {} [N, item], N in 1 .. {}, item {}, got {} {}",
+          what, buffer.name, name_of(buffer.dtype), max_batch, to_string(item), name_of(dtype),
+          to_string(shape)));
 }
 
 }  // namespace
@@ -67,14 +69,19 @@ struct Session::Piece {
 };
 
 Session::Session(std::shared_ptr<const Program> program, const SessionOptions& options)
-    : program_(std::move(program)), pool_(options.pool), max_batch_(options.max_batch),
-      parallel_from_ns_(options.parallel_from_ns), arena_(nullptr, nullptr), scratch_(nullptr, nullptr) {
+    : program_(std::move(program)),
+      pool_(options.pool),
+      max_batch_(options.max_batch),
+      parallel_from_ns_(options.parallel_from_ns),
+      arena_(nullptr, nullptr),
+      scratch_(nullptr, nullptr) {
   REPQUANT_CHECK(program_ != nullptr);
   const int threads = pool_ == nullptr ? 1 : pool_->size();
   program_->check_memory(max_batch_, threads);
   const Plan& plan = program_->plan();
   size_t needed = 0;
-  for (size_t s = 0; s < plan.steps.size(); ++s) needed = std::max(needed, program_->kernel(s).scratch_bytes());
+  for (size_t s = 0; s < plan.steps.size(); ++s)
+    needed = std::max(needed, program_->kernel(s).scratch_bytes());
   scratch_stride_ = (needed + kTail + kAlignment - 1) / kAlignment * kAlignment;
   arena_ = aligned_bytes(program_->arena_bytes(max_batch_) + kTail);
   scratch_ = aligned_bytes(scratch_stride_ * static_cast<size_t>(threads));
@@ -104,7 +111,8 @@ void Session::run_profiled(std::span<const ConstTensorView> in, std::span<const 
   execute(in, out, nullptr, &times);
 }
 
-int64_t Session::check_views(std::span<const ConstTensorView> in, std::span<const TensorView> out) const {
+int64_t Session::check_views(std::span<const ConstTensorView> in,
+                             std::span<const TensorView> out) const {
   const Plan& plan = program_->plan();
   if (in.size() != plan.inputs.size() || out.size() != plan.outputs.size()) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -114,8 +122,9 @@ int64_t Session::check_views(std::span<const ConstTensorView> in, std::span<cons
   int64_t batch = 0;
   const auto agree = [&batch](int64_t n, const Buffer& buffer) {
     if (batch != 0 && n != batch) {
-      throw Error(ErrorCode::kInvalidArgument, fmt::format("runtime: \"{}\": expected a batch of {}, got {}",
-                                                           buffer.name, batch, n));
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("runtime: \"{}\": expected a batch of {}, got {}", buffer.name, batch, n));
     }
     batch = n;
   };
@@ -125,16 +134,19 @@ int64_t Session::check_views(std::span<const ConstTensorView> in, std::span<cons
   }
   for (size_t i = 0; i < out.size(); ++i) {
     const Buffer& buffer = plan.buffers[static_cast<size_t>(plan.outputs[i])];
-    agree(check_view("output", buffer, out[i].data, out[i].dtype, out[i].shape, max_batch_), buffer);
+    agree(check_view("output", buffer, out[i].data, out[i].dtype, out[i].shape, max_batch_),
+          buffer);
   }
   return batch;
 }
 
-void Session::bind(std::span<const ConstTensorView> in, std::span<const TensorView> out, int64_t batch) {
+void Session::bind(std::span<const ConstTensorView> in, std::span<const TensorView> out,
+                   int64_t batch) {
   const Plan& plan = program_->plan();
   for (size_t b = 0; b < buffers_.size(); ++b) {
     const auto& place = program_->memory().buffers[b];
-    buffers_[b] = place.external ? nullptr : arena_.get() + place.offset * static_cast<uint64_t>(batch);
+    buffers_[b] =
+        place.external ? nullptr : arena_.get() + place.offset * static_cast<uint64_t>(batch);
     shapes_[b][0] = batch;
   }
   for (size_t i = 0; i < out.size(); ++i) {
@@ -158,7 +170,8 @@ void Session::run_step(size_t step, int64_t batch) {
   }
   piece.io.out = buffers_[static_cast<size_t>(description.out[0])];
   const int64_t units = piece.kernel.units() * batch;
-  if (pool_ == nullptr || static_cast<double>(units) * piece.kernel.ns_per_unit() < parallel_from_ns_) {
+  if (pool_ == nullptr ||
+      static_cast<double>(units) * piece.kernel.ns_per_unit() < parallel_from_ns_) {
     piece(0, units, 0);
     return;
   }
@@ -192,7 +205,8 @@ void Session::execute(std::span<const ConstTensorView> in, std::span<const Tenso
     }
     if (tap == nullptr) continue;
     const auto index = static_cast<size_t>(plan.steps[s].out[0]);
-    (*tap)(plan.steps[s], 0, ConstTensorView{buffers_[index], plan.buffers[index].dtype, shapes_[index]});
+    (*tap)(plan.steps[s], 0,
+           ConstTensorView{buffers_[index], plan.buffers[index].dtype, shapes_[index]});
   }
   copy_outputs(out, batch);
 }

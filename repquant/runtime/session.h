@@ -1,6 +1,6 @@
 #pragma once
-// One stream of execution of a Program: arena and per-thread scratch. One caller at a time; any number
-// of sessions may share a program and a pool.
+// One stream of execution of a Program: arena and per-thread scratch. One caller at a time; any
+// number of sessions may share a program and a pool.
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,12 +15,12 @@ namespace repquant {
 
 struct SessionOptions {
   int64_t max_batch = 1;
-  ThreadPool* pool = nullptr;   // nullptr: everything on the caller. Not owned, outlives the session
+  ThreadPool* pool = nullptr;  // nullptr: everything on the caller. Not owned, outlives the session
   double parallel_from_ns = 20'000;  // steps of less estimated work stay on the caller
 };
 
 struct StepTime {
-  int step = 0;                 // index of plan().steps
+  int step = 0;  // index of plan().steps
   int64_t nanoseconds = 0;
 };
 
@@ -35,11 +35,12 @@ class Session {
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
 
-  // `in` and `out` follow plan().inputs and plan().outputs: f32 [N, item shape...], one N <= max_batch
-  // for all; they must not overlap one another. Results do not depend on threads, on N, or on the
-  // session. Throws kInvalidArgument for wrong views. No allocation.
+  // `in` and `out` follow plan().inputs and plan().outputs: f32 [N, item shape...], one N <=
+  // max_batch for all; they must not overlap one another. Results do not depend on threads, on N,
+  // or on the session. Throws kInvalidArgument for wrong views. No allocation.
   void run(std::span<const ConstTensorView> in, std::span<const TensorView> out);
-  void run_tapped(std::span<const ConstTensorView> in, std::span<const TensorView> out, const StepTap& tap);
+  void run_tapped(std::span<const ConstTensorView> in, std::span<const TensorView> out,
+                  const StepTap& tap);
   // Same bits; `times` is overwritten with one row a step.
   void run_profiled(std::span<const ConstTensorView> in, std::span<const TensorView> out,
                     std::vector<StepTime>& times);
@@ -50,8 +51,8 @@ class Session {
 
  private:
   struct Piece;
-  void execute(std::span<const ConstTensorView> in, std::span<const TensorView> out, const StepTap* tap,
-               std::vector<StepTime>* times);
+  void execute(std::span<const ConstTensorView> in, std::span<const TensorView> out,
+               const StepTap* tap, std::vector<StepTime>* times);
   int64_t check_views(std::span<const ConstTensorView> in, std::span<const TensorView> out) const;
   void bind(std::span<const ConstTensorView> in, std::span<const TensorView> out, int64_t batch);
   void run_step(size_t step, int64_t batch);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cfenv>
 #include <cstdlib>
@@ -26,8 +27,12 @@ void* counted(size_t size, size_t alignment) {
 
 void* operator new(size_t size) { return counted(size, 16); }
 void* operator new[](size_t size) { return counted(size, 16); }
-void* operator new(size_t size, std::align_val_t a) { return counted(size, static_cast<size_t>(a)); }
-void* operator new[](size_t size, std::align_val_t a) { return counted(size, static_cast<size_t>(a)); }
+void* operator new(size_t size, std::align_val_t a) {
+  return counted(size, static_cast<size_t>(a));
+}
+void* operator new[](size_t size, std::align_val_t a) {
+  return counted(size, static_cast<size_t>(a));
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete[](void* p) noexcept { std::free(p); }
 void operator delete(void* p, size_t) noexcept { std::free(p); }
@@ -112,7 +117,8 @@ TEST(Session, TapAndProfileSeeEveryStepAndChangeNothing) {
   const TensorView out = tapped.out();
   session.run_tapped({&in, 1}, {&out, 1}, [&](const Step& step, int index, ConstTensorView value) {
     EXPECT_EQ(index, 0);
-    EXPECT_EQ(value.shape.size(), program->plan().buffers[static_cast<size_t>(step.out[0])].item_shape.size() + 1);
+    EXPECT_EQ(value.shape.size(),
+              program->plan().buffers[static_cast<size_t>(step.out[0])].item_shape.size() + 1);
     EXPECT_EQ(value.shape[0], 2);
     names.push_back(step.name);
   });
@@ -201,6 +207,46 @@ TEST(Session, FloatStateOfTheCallerDoesNotMatter) {
   std::fesetround(FE_TONEAREST);
   EXPECT_EQ(mode, FE_UPWARD);
   EXPECT_EQ(std::memcmp(plain.y.data(), upward.y.data(), plain.y.size() * 4), 0);
+}
+
+// Memory that no live buffer holds is overwritten after every step: whatever a later step still
+// read from it, or did not write itself, would change the result.
+TEST(Session, DeadMemoryIsNotRead) {
+  const auto program = small_program();
+  const auto& buffers = program->memory().buffers;
+  const Plan& plan = program->plan();
+  Session session(program, {2});
+  Call plain(2), poisoned(2);
+  plain.run(session);
+  const ConstTensorView in = poisoned.in();
+  const TensorView out = poisoned.out();
+  std::vector<std::pair<std::byte*, size_t>> where(buffers.size());
+  session.run_tapped({&in, 1}, {&out, 1}, [&](const Step& step, int, ConstTensorView value) {
+    const size_t bytes = static_cast<size_t>(value.size()) * size_of(value.dtype);
+    where[static_cast<size_t>(step.out[0])] = {
+        static_cast<std::byte*>(const_cast<void*>(value.data)), bytes};
+  });
+  EXPECT_EQ(poisoned.y, plain.y);
+  int done = 0, scribbled = 0;
+  session.run_tapped({&in, 1}, {&out, 1}, [&](const Step&, int, ConstTensorView) {
+    std::vector<std::pair<std::byte*, size_t>> live;
+    for (size_t b = 0; b < buffers.size(); ++b) {
+      if (!buffers[b].external && buffers[b].first <= done && done < buffers[b].last)
+        live.push_back(where[b]);
+    }
+    for (size_t b = 0; b < buffers.size(); ++b) {
+      if (buffers[b].external) continue;
+      const auto [at, bytes] = where[b];
+      const bool clear =
+          std::none_of(live.begin(), live.end(), [at = at, bytes = bytes](const auto& l) {
+            return at < l.first + l.second && l.first < at + bytes;
+          });
+      if (clear) std::memset(at, 0xff, bytes), ++scribbled;
+    }
+    ++done;
+  });
+  EXPECT_GT(scribbled, static_cast<int>(plan.steps.size()));
+  EXPECT_EQ(std::memcmp(poisoned.y.data(), plain.y.data(), plain.y.size() * 4), 0);
 }
 
 // Two sessions of one program do not disturb each other.

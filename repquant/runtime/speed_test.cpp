@@ -13,7 +13,8 @@ namespace {
 
 // The sum over steps of each step's best round: what an idle machine needs.
 TEST(Speed, DeitTinyOneThread) {
-  const auto program = Program::from_plan(testing::make_vit({224, 16, 192, 3, 768, 1000, 12, 4, false}, 1));
+  const auto program =
+      Program::from_plan(testing::make_vit({224, 16, 192, 3, 768, 1000, 12, 4, false}, 1));
   Session session(program);
   testing::Random random(7);
   const std::vector<float> image = random.reals(3 * 224 * 224, -2, 2);

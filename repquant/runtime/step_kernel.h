@@ -1,6 +1,6 @@
 #pragma once
-// One step made ready to run: its operands checked and repacked, its kernel row chosen. Made once by
-// Program, run by any number of sessions.
+// One step made ready to run: its operands checked and repacked, its kernel row chosen. Made once
+// by Program, run by any number of sessions.
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -23,21 +23,24 @@ struct StepIo {
 class StepKernel {
  public:
   virtual ~StepKernel() = default;
-  virtual std::string_view name() const = 0;       // of the kernel row
+  virtual std::string_view name() const = 0;  // of the kernel row
   // Work is split in units that may run in any order and on any thread: `units()` of them an item,
   // pieces are multiples of `grain()`.
   virtual int64_t units() const = 0;
   virtual int64_t grain() const { return 1; }
-  virtual double ns_per_unit() const = 0;          // rough cost, decides whether threads are worth it
+  virtual double ns_per_unit() const = 0;  // rough cost, decides whether threads are worth it
   virtual size_t scratch_bytes() const { return 0; }  // of one worker
   virtual size_t packed_bytes() const { return 0; }   // repacked weights held
-  virtual std::vector<int> in_place() const { return {}; }  // inputs whose storage the output may take
+  virtual std::vector<int> in_place() const {
+    return {};
+  }  // inputs whose storage the output may take
   // Units [begin, end) of the whole batch. `scratch` is 64-byte aligned.
-  virtual void run(const StepIo& io, int64_t begin, int64_t end, std::byte* scratch) const noexcept = 0;
+  virtual void run(const StepIo& io, int64_t begin, int64_t end,
+                   std::byte* scratch) const noexcept = 0;
 };
 
-// Throws kUnsupported for an op without a row, naming what is supported; kCorruptFile for operands that
-// do not fit. Keeps references into `plan`.
+// Throws kUnsupported for an op without a row, naming what is supported; kCorruptFile for operands
+// that do not fit. Keeps references into `plan`.
 std::unique_ptr<StepKernel> make_step_kernel(const Plan& plan, const Step& step, Isa isa);
 
 }  // namespace repquant::runtime

@@ -42,13 +42,13 @@ struct LinearForm {
   int64_t n = 8;
   int weight_bits = 4, out_bits = 4;  // out_bits 0: f32 out
   bool asymmetric = true;
-  int residual = -1;                  // buffer added to an f32 output
+  int residual = -1;  // buffer added to an f32 output
 };
 
 struct AttentionForm {
   int64_t heads = 1;
   std::string codes = "log", pv = "table";
-  int levels = 15;                    // thresholds of log codes, phi of uniform codes
+  int levels = 15;  // thresholds of log codes, phi of uniform codes
   double base = 2.0;
   bool per_head = false;
   int out_bits = 4;
@@ -89,7 +89,9 @@ class PlanBuilder {
     return plan.steps.back().out[0];
   }
   Step& last() { return plan.steps.back(); }
-  const Shape& shape(int index) const { return plan.buffers[static_cast<size_t>(index)].item_shape; }
+  const Shape& shape(int index) const {
+    return plan.buffers[static_cast<size_t>(index)].item_shape;
+  }
   int bits(int index) const { return plan.buffers[static_cast<size_t>(index)].bits; }
 
   void tensor(const std::string& role, Tensor data) {
@@ -108,8 +110,8 @@ class PlanBuilder {
     for (int8_t& c : codes) c = static_cast<int8_t>(random.integer(-limit, limit - 1));
     const std::string name = last().name + ".w";
     last().tensors["w"] = name;
-    plan.tensors[name] = {name,       pack_weights(codes, n, k, bits_each), layout_for(bits_each),
-                          bits_each, {n, k},                               "w"};
+    plan.tensors[name] = {
+        name, pack_weights(codes, n, k, bits_each), layout_for(bits_each), bits_each, {n, k}, "w"};
     std::vector<int32_t> sums(static_cast<size_t>(n));
     for (size_t i = 0; i < codes.size(); ++i) sums[i / static_cast<size_t>(k)] += codes[i];
     return sums;
@@ -154,7 +156,8 @@ class PlanBuilder {
     const bool f32 = form.out_bits == 0;
     std::vector<int> ins{in};
     if (form.residual >= 0) ins.push_back(form.residual);
-    const int out = step("linear", ins, f32 ? DType::kF32 : DType::kU8, to, f32 ? 32 : form.out_bits);
+    const int out =
+        step("linear", ins, f32 ? DType::kF32 : DType::kU8, to, f32 ? 32 : form.out_bits);
     std::vector<int32_t> c = weights(n, k, form.weight_bits), zw(static_cast<size_t>(n));
     const int64_t top = (int64_t{1} << bits(in)) - 1, za = zero_of(in);
     const int64_t bias = static_cast<int64_t>(std::sqrt(static_cast<double>(k)));
@@ -232,7 +235,8 @@ class PlanBuilder {
     tensor("lut", Tensor::of<uint8_t>({256}, lut));
     return out;
   }
-  int transpose(int in, const std::vector<int64_t>& dims, const std::vector<int64_t>& perm, Shape to) {
+  int transpose(int in, const std::vector<int64_t>& dims, const std::vector<int64_t>& perm,
+                Shape to) {
     const Buffer from = plan.buffers[static_cast<size_t>(in)];
     const int out = step("transpose", {in}, from.dtype, std::move(to), from.bits);
     last().lists = {{"dims", dims}, {"perm", perm}};
@@ -263,7 +267,8 @@ struct VitForm {
 inline int add_block(PlanBuilder& b, int x, const VitForm& form) {
   const int normed = b.norm("layer_norm", x, form.bits);
   const LinearForm project{form.width, form.bits, form.bits};
-  const int q = b.linear(normed, project), k = b.linear(normed, project), v = b.linear(normed, project);
+  const int q = b.linear(normed, project), k = b.linear(normed, project),
+            v = b.linear(normed, project);
   AttentionForm attention;
   attention.heads = form.heads;
   attention.out_bits = form.bits;

@@ -1,6 +1,7 @@
 #pragma once
-// A second, obvious executor for the tests of this module: one item at a time, written from the laws
-// of core/plan.h with the scalar functions of core/format, int64 sums, own loops for every order.
+// A second, obvious executor for the tests of this module: one item at a time, written from the
+// laws of core/plan.h with the scalar functions of core/format, int64 sums, own loops for every
+// order.
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -24,14 +25,19 @@ class Naive {
 
   // Inputs of one item, in plan order. Returns every buffer.
   const std::vector<Value>& run(const std::vector<std::vector<float>>& inputs) {
-    for (size_t i = 0; i < inputs.size(); ++i) values_[static_cast<size_t>(plan_.inputs[i])].f = inputs[i];
+    for (size_t i = 0; i < inputs.size(); ++i)
+      values_[static_cast<size_t>(plan_.inputs[i])].f = inputs[i];
     for (const Step& step : plan_.steps) evaluate(step);
     return values_;
   }
 
  private:
-  const Value& in(const Step& step, size_t i) const { return values_[static_cast<size_t>(step.in[i])]; }
-  const Buffer& out_buffer(const Step& step) const { return plan_.buffers[static_cast<size_t>(step.out[0])]; }
+  const Value& in(const Step& step, size_t i) const {
+    return values_[static_cast<size_t>(step.in[i])];
+  }
+  const Buffer& out_buffer(const Step& step) const {
+    return plan_.buffers[static_cast<size_t>(step.out[0])];
+  }
   const Shape& in_shape(const Step& step) const {
     return plan_.buffers[static_cast<size_t>(step.in[0])].item_shape;
   }
@@ -51,8 +57,10 @@ class Naive {
   }
   // Stores v by the output's type.
   void put(const Step& step, Value& to, float v) const {
-    if (out_buffer(step).dtype == DType::kU8) to.q.push_back(code(step, v));
-    else to.f.push_back(v);
+    if (out_buffer(step).dtype == DType::kU8)
+      to.q.push_back(code(step, v));
+    else
+      to.f.push_back(v);
   }
 
   static float lanes(const std::vector<float>& x) {
@@ -132,7 +140,8 @@ inline void Naive::linear(const Step& step, Value& to) const {
         continue;
       }
       const float y = std::fmaf(wide, real(step, "s", col), real(step, "b", col));
-      to.f.push_back(step.in.size() == 2 ? in(step, 1).f[static_cast<size_t>(row * n + col)] + y : y);
+      to.f.push_back(step.in.size() == 2 ? in(step, 1).f[static_cast<size_t>(row * n + col)] + y
+                                         : y);
     }
   }
 }
@@ -147,7 +156,8 @@ inline void Naive::attention(const Step& step, Value& to) const {
 }
 
 inline std::vector<float> Naive::exponentials(const Step& step, int64_t head, int64_t row) const {
-  const int64_t tokens = in_shape(step)[0], all = in_shape(step)[1], width = all / attribute(step, "heads");
+  const int64_t tokens = in_shape(step)[0], all = in_shape(step)[1],
+                width = all / attribute(step, "heads");
   const int64_t zq = attribute(step, "zq"), zk = attribute(step, "zk");
   const uint8_t* q = in(step, 0).q.data() + row * all + head * width;
   const uint8_t* k = in(step, 1).q.data() + head * width;
@@ -163,7 +173,8 @@ inline std::vector<float> Naive::exponentials(const Step& step, int64_t head, in
   return e;
 }
 
-inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<float>& e, Value& to) const {
+inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<float>& e,
+                              Value& to) const {
   const std::string codes = step.strings.at("codes"), pv = step.strings.at("pv");
   const int64_t all = in_shape(step)[1], width = all / attribute(step, "heads");
   const int levels = codes == "log" ? static_cast<int>(plan_.tensor(step, "thr").size()) : 0;
@@ -172,21 +183,28 @@ inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<
   std::vector<int64_t> level;
   int64_t total = 0;
   for (const float v : e) {
-    if (codes == "log") q.push_back(log_code(v / sum, plan_.tensor(step, "thr").as<float>()));
-    else if (codes == "row") q.push_back(quantize_uniform(v, 255.0f, 0, 0, 255));
-    else q.push_back(quantize_uniform(v / sum, real(step, "pinv", 0), 0, 0, attribute(step, "phi")));
+    if (codes == "log")
+      q.push_back(log_code(v / sum, plan_.tensor(step, "thr").as<float>()));
+    else if (codes == "row")
+      q.push_back(quantize_uniform(v, 255.0f, 0, 0, 255));
+    else
+      q.push_back(quantize_uniform(v / sum, real(step, "pinv", 0), 0, 0, attribute(step, "phi")));
     total += q.back();
     const auto at = static_cast<size_t>(q.back());
-    if (pv == "table") level.push_back(plan_.tensor(step, "lut").as<uint8_t>()[at]);
-    else if (pv == "table2") level.push_back(plan_.tensor(step, "lut").as<uint16_t>()[at]);
-    else level.push_back(q.back());
+    if (pv == "table")
+      level.push_back(plan_.tensor(step, "lut").as<uint8_t>()[at]);
+    else if (pv == "table2")
+      level.push_back(plan_.tensor(step, "lut").as<uint16_t>()[at]);
+    else
+      level.push_back(q.back());
   }
   const int32_t zv = attribute(step, "zv");
   for (int64_t d = 0; d < width; ++d) {
     int64_t acc = 0;
     ParitySums parity;
     for (size_t t = 0; t < e.size(); ++t) {
-      const int32_t v = in(step, 2).q[t * static_cast<size_t>(all) + static_cast<size_t>(head * width + d)] - zv;
+      const int32_t v =
+          in(step, 2).q[t * static_cast<size_t>(all) + static_cast<size_t>(head * width + d)] - zv;
       acc += level[t] * v;
       if (pv == "parity") parity_accumulate(parity, q[t], v, levels, parity_shift(levels));
     }
@@ -214,9 +232,12 @@ inline void Naive::norm(const Step& step, Value& to) const {
     const float rstd = 1.0f / std::sqrt(lanes(squares) / width + real(step, "eps", 0));
     for (int64_t c = 0; c < channels; ++c) {
       const Tensor& gains = plan_.tensor(step, "g");
-      const float scaled = (row[static_cast<size_t>(c)] * rstd) * gains.as<float>()[static_cast<size_t>(c)];
-      if (!beta) put(step, to, scaled);
-      else put(step, to, scaled + plan_.tensor(step, "beta").as<float>()[static_cast<size_t>(c)]);
+      const float scaled =
+          (row[static_cast<size_t>(c)] * rstd) * gains.as<float>()[static_cast<size_t>(c)];
+      if (!beta)
+        put(step, to, scaled);
+      else
+        put(step, to, scaled + plan_.tensor(step, "beta").as<float>()[static_cast<size_t>(c)]);
     }
   }
 }
@@ -225,13 +246,17 @@ inline void Naive::norm(const Step& step, Value& to) const {
 inline void Naive::move(const Step& step, Value& to) const {
   const Value& x = in(step, 0);
   const auto take = [&](size_t i) {
-    if (x.f.empty()) to.q.push_back(x.q[i]);
-    else to.f.push_back(x.f[i]);
+    if (x.f.empty())
+      to.q.push_back(x.q[i]);
+    else
+      to.f.push_back(x.f[i]);
   };
   if (step.op == "prepend") {
     const Tensor& head = plan_.tensor(step, "const");
-    if (head.dtype() == DType::kF32) to.f.assign(head.as<float>().begin(), head.as<float>().end());
-    else to.q.assign(head.as<uint8_t>().begin(), head.as<uint8_t>().end());
+    if (head.dtype() == DType::kF32)
+      to.f.assign(head.as<float>().begin(), head.as<float>().end());
+    else
+      to.q.assign(head.as<uint8_t>().begin(), head.as<uint8_t>().end());
     for (size_t i = 0; i < x.f.size() + x.q.size(); ++i) take(i);
   } else if (step.op == "slice") {
     const std::vector<int64_t>& range = step.lists.at("range");

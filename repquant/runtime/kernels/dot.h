@@ -1,6 +1,6 @@
 #pragma once
-// Shared by the portable rows of gemm_i8 and attention_i8: blocks of int16 dot products in a form that
-// baseline compilers turn into pairwise multiply-add (pmaddwd, smlal).
+// Shared by the portable rows of gemm_i8 and attention_i8: blocks of int16 dot products in a form
+// that baseline compilers turn into pairwise multiply-add (pmaddwd, smlal).
 #include <cstdint>
 
 namespace repquant::runtime {

@@ -9,9 +9,9 @@
 namespace repquant::runtime {
 namespace {
 
-constexpr int64_t kRowsPerUnit = 52;         // a multiple of the row tile; 197 tokens make 4 units
+constexpr int64_t kRowsPerUnit = 52;  // a multiple of the row tile; 197 tokens make 4 units
 constexpr int32_t kMaxNarrowLevel = 1 << 14;
-constexpr int64_t kMaxInputZero = 32000;     // differences to codes stay int16
+constexpr int64_t kMaxInputZero = 32000;  // differences to codes stay int16
 
 // Units are blocks of query rows of one head of one item.
 class AttentionStep final : public StepKernel {
@@ -34,13 +34,14 @@ class AttentionStep final : public StepKernel {
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return args_.shape.heads * blocks_; }
   double ns_per_unit() const override {
-    const auto cells = static_cast<double>(std::min(kRowsPerUnit, args_.shape.query_rows) *
-                                           args_.shape.key_rows);
+    const auto cells =
+        static_cast<double>(std::min(kRowsPerUnit, args_.shape.query_rows) * args_.shape.key_rows);
     return cells * (6.0 + 0.08 * static_cast<double>(args_.shape.width));
   }
   size_t scratch_bytes() const override { return row_.scratch_bytes(args_.shape); }
 
-  void run(const StepIo& io, int64_t begin, int64_t end, std::byte* scratch) const noexcept override {
+  void run(const StepIo& io, int64_t begin, int64_t end,
+           std::byte* scratch) const noexcept override {
     const AttentionI8Shape& shape = args_.shape;
     const int64_t width = shape.heads * shape.width;
     int64_t loaded = -1;
@@ -81,12 +82,13 @@ class AttentionStep final : public StepKernel {
            fmt::format("a number of heads that divides {}", width), std::to_string(shape.heads));
     shape.width = width / shape.heads;
     shape.query_rows = rows_of(q), shape.key_rows = rows_of(k);
-    expect(channels_of(k) == width && v.item_shape == k.item_shape && items_of(out) == items_of(q) &&
-               channels_of(out) == width && shape.key_rows > 0,
+    expect(channels_of(k) == width && v.item_shape == k.item_shape &&
+               items_of(out) == items_of(q) && channels_of(out) == width && shape.key_rows > 0,
            step, fmt::format("q, k, v and output of {} channels, equal k and v", width),
            fmt::format("{}, {}, {}, {}", to_string(q.item_shape), to_string(k.item_shape),
                        to_string(v.item_shape), to_string(out.item_shape)));
-    if (shape.width > 32768) unsupported_step(step, std::to_string(shape.width), "heads up to 32768 wide");
+    if (shape.width > 32768)
+      unsupported_step(step, std::to_string(shape.width), "heads up to 32768 wide");
     if (shape.key_rows > 8'000'000) {  // int32 sums of row codes
       unsupported_step(step, std::to_string(shape.key_rows), "at most 8000000 keys");
     }
@@ -118,8 +120,9 @@ class AttentionStep final : public StepKernel {
       return;
     }
     if (!(codes == "uniform" && pv == "plain") && !(codes == "row" && pv == "row")) {
-      unsupported_step(step, fmt::format("codes \"{}\" with pv \"{}\"", codes, pv),
-                       "codes log with pv table, table2 or parity, uniform with plain, row with row");
+      unsupported_step(
+          step, fmt::format("codes \"{}\" with pv \"{}\"", codes, pv),
+          "codes log with pv table, table2 or parity, uniform with plain, row with row");
     }
     for (int32_t code = 0; code < 256; ++code) levels_.even[code] = code;
     if (codes == "row") {
@@ -148,7 +151,8 @@ class AttentionStep final : public StepKernel {
     } else if (pv == "table" || pv == "table2") {
       read_table(plan.tensor(step, "lut"), step, pv == "table" ? DType::kU8 : DType::kU16);
     } else {
-      unsupported_step(step, fmt::format("pv \"{}\"", pv), "pv table, table2 or parity for log codes");
+      unsupported_step(step, fmt::format("pv \"{}\"", pv),
+                       "pv table, table2 or parity for log codes");
     }
     for (const int32_t level : levels_.even) levels_.wide |= level > kMaxNarrowLevel;
     for (const int32_t level : levels_.odd) levels_.wide |= level > kMaxNarrowLevel;
@@ -160,7 +164,8 @@ class AttentionStep final : public StepKernel {
            fmt::format("{} {}", lut.size(), name_of(lut.dtype())));
     for (int64_t code = 0; code <= args_.level_count; ++code) {
       const auto at = static_cast<size_t>(code);
-      levels_.even[at] = dtype == DType::kU8 ? int32_t{lut.as<uint8_t>()[at]} : int32_t{lut.as<uint16_t>()[at]};
+      levels_.even[at] =
+          dtype == DType::kU8 ? int32_t{lut.as<uint8_t>()[at]} : int32_t{lut.as<uint16_t>()[at]};
     }
   }
 

@@ -13,10 +13,12 @@ const ElementwiseKernel& row_for(Isa isa) { return select_row(elementwise_kernel
 
 void expect_types(const Plan& plan, const Step& step, DType in, DType out) {
   const Buffer &from = input_buffer(plan, step, 0), &to = output_buffer(plan, step);
-  expect(from.dtype == in, step, fmt::format("input of {}", name_of(in)), std::string(name_of(from.dtype)));
-  expect(to.dtype == out, step, fmt::format("output of {}", name_of(out)), std::string(name_of(to.dtype)));
-  expect(items_of(from) == items_of(to), step, fmt::format("an output of {} elements", items_of(from)),
-         std::to_string(items_of(to)));
+  expect(from.dtype == in, step, fmt::format("input of {}", name_of(in)),
+         std::string(name_of(from.dtype)));
+  expect(to.dtype == out, step, fmt::format("output of {}", name_of(out)),
+         std::string(name_of(to.dtype)));
+  expect(items_of(from) == items_of(to), step,
+         fmt::format("an output of {} elements", items_of(from)), std::to_string(items_of(to)));
 }
 
 // Units are elements.
@@ -37,7 +39,9 @@ class ElementStep : public StepKernel {
   static const uint8_t* u8(const std::byte* at, int64_t index) {
     return reinterpret_cast<const uint8_t*>(at) + index;
   }
-  static uint8_t* u8(std::byte* at, int64_t index) { return reinterpret_cast<uint8_t*>(at) + index; }
+  static uint8_t* u8(std::byte* at, int64_t index) {
+    return reinterpret_cast<uint8_t*>(at) + index;
+  }
   const ElementwiseKernel& row_;
 
  private:
@@ -123,12 +127,14 @@ class DequantizeStep final : public ElementStep {
 class ActivationStep final : public StepKernel {
  public:
   ActivationStep(const Plan& plan, const Step& step, Isa isa)
-      : row_(select_row(activation_kernels(), isa)), elements_(items_of(output_buffer(plan, step))) {
+      : row_(select_row(activation_kernels(), isa)),
+        elements_(items_of(output_buffer(plan, step))) {
     expect_types(plan, step, DType::kF32, DType::kF32);
     const std::string kind = text(step, "kind");
     const auto parsed = parse_activation(kind);
     if (!parsed) {
-      unsupported_step(step, fmt::format("\"{}\"", kind), "gelu_erf, gelu_tanh, silu, relu, sigmoid or tanh");
+      unsupported_step(step, fmt::format("\"{}\"", kind),
+                       "gelu_erf, gelu_tanh, silu, relu, sigmoid or tanh");
     }
     kind_ = *parsed;
   }
@@ -151,7 +157,8 @@ class ActivationStep final : public StepKernel {
 // add and mul; units are rows.
 class BinaryStep final : public StepKernel {
  public:
-  BinaryStep(const Plan& plan, const Step& step, Isa isa) : row_(row_for(isa)), multiply_(step.op == "mul") {
+  BinaryStep(const Plan& plan, const Step& step, Isa isa)
+      : row_(row_for(isa)), multiply_(step.op == "mul") {
     expect_types(plan, step, DType::kF32, DType::kF32);
     const Buffer& out = output_buffer(plan, step);
     channels_ = channels_of(out), rows_ = rows_of(out);
@@ -159,7 +166,8 @@ class BinaryStep final : public StepKernel {
       read_constant(plan, step);
       return;
     }
-    expect(!multiply_ && step.in.size() == 2, step, "one input and a constant, or for add two inputs",
+    expect(!multiply_ && step.in.size() == 2, step,
+           "one input and a constant, or for add two inputs",
            fmt::format("{} inputs", step.in.size()));
     const Buffer& other = input_buffer(plan, step, 1);
     expect(other.dtype == DType::kF32 && items_of(other) == items_of(out), step,
@@ -191,8 +199,8 @@ class BinaryStep final : public StepKernel {
   void read_constant(const Plan& plan, const Step& step) {
     const Tensor& tensor = plan.tensor(step, "const");
     const int64_t all = rows_ * channels_;
-    expect(tensor.dtype() == DType::kF32 && (tensor.size() == all || tensor.size() == channels_), step,
-           fmt::format("tensor \"const\" of {} or {} F32", all, channels_),
+    expect(tensor.dtype() == DType::kF32 && (tensor.size() == all || tensor.size() == channels_),
+           step, fmt::format("tensor \"const\" of {} or {} F32", all, channels_),
            fmt::format("{} {}", tensor.size(), name_of(tensor.dtype())));
     constant_ = tensor.as<float>().data();
     constant_rows_ = tensor.size() == channels_ ? 1 : rows_;

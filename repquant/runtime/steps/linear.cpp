@@ -9,7 +9,8 @@ namespace {
 // Units are rows.
 class LinearStep final : public StepKernel {
  public:
-  LinearStep(const Plan& plan, const Step& step, Isa isa) : row_(select_row(gemm_i8_kernels(), isa)) {
+  LinearStep(const Plan& plan, const Step& step, Isa isa)
+      : row_(select_row(gemm_i8_kernels(), isa)) {
     const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
     expect(in.dtype == DType::kU8, step, "input of U8 codes", std::string(name_of(in.dtype)));
     args_.shape = {channels_of(out), channels_of(in)};
@@ -17,7 +18,8 @@ class LinearStep final : public StepKernel {
     expect(rows_of(in) == rows_, step, fmt::format("an output of {} rows", rows_of(in)),
            std::to_string(rows_));
     args_.c = integers(plan, step, "c", args_.shape.n);
-    if (plan.find_tensor(step, "zw") != nullptr) args_.zw = integers(plan, step, "zw", args_.shape.n);
+    if (plan.find_tensor(step, "zw") != nullptr)
+      args_.zw = integers(plan, step, "zw", args_.shape.n);
     args_.za = static_cast<int32_t>(plan.integer(step, "za"));
     to_codes_ = out.dtype == DType::kU8;
     if (to_codes_) {
@@ -43,7 +45,8 @@ class LinearStep final : public StepKernel {
     return residual_ ? std::vector<int>{1} : std::vector<int>{};
   }
 
-  void run(const StepIo& io, int64_t begin, int64_t end, std::byte* scratch) const noexcept override {
+  void run(const StepIo& io, int64_t begin, int64_t end,
+           std::byte* scratch) const noexcept override {
     GemmI8Args args = args_;
     const int64_t at = begin * args.shape.n;
     args.rows = end - begin;
@@ -73,7 +76,8 @@ class LinearStep final : public StepKernel {
     const auto named = step.tensors.find("w");
     expect(named != step.tensors.end(), step, "a tensor \"w\"", "none");
     const auto found = plan.tensors.find(named->second);
-    expect(found != plan.tensors.end(), step, fmt::format("the tensor \"{}\"", named->second), "none");
+    expect(found != plan.tensors.end(), step, fmt::format("the tensor \"{}\"", named->second),
+           "none");
     const PlanTensor& tensor = found->second;
     expect(tensor.logical_shape == Shape{args_.shape.n, args_.shape.k}, step,
            fmt::format("weights of shape [{}, {}]", args_.shape.n, args_.shape.k),

@@ -33,17 +33,19 @@ std::vector<Dim> simplify(const std::vector<Dim>& dims) {
   return joined;
 }
 
-// A strided copy of every item. Units are the outermost dimension of the result (one unit an item when
-// that is all there is, or contiguous).
+// A strided copy of every item. Units are the outermost dimension of the result (one unit an item
+// when that is all there is, or contiguous).
 class CopyStep final : public StepKernel {
  public:
-  CopyStep(const Plan& plan, const Step& step, Isa isa, const std::vector<Dim>& dims, int64_t offset)
+  CopyStep(const Plan& plan, const Step& step, Isa isa, const std::vector<Dim>& dims,
+           int64_t offset)
       : row_(select_row(movement_kernels(), isa)), offset_(offset) {
     const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
     expect(in.dtype == out.dtype, step, "equal types in and out",
            fmt::format("{} and {}", name_of(in.dtype), name_of(out.dtype)));
     element_ = static_cast<int64_t>(size_of(in.dtype));
-    if (element_ != 1 && element_ != 4) unsupported_step(step, std::string(name_of(in.dtype)), "U8 or F32");
+    if (element_ != 1 && element_ != 4)
+      unsupported_step(step, std::string(name_of(in.dtype)), "U8 or F32");
     int64_t count = 1;
     for (const Dim& dim : dims) count *= dim.size;
     expect(count == items_of(out), step, fmt::format("an output of {} elements", count),
@@ -71,7 +73,8 @@ class CopyStep final : public StepKernel {
     const int64_t piece = out_items_ / outer_.size;
     for (int64_t unit = begin; unit < end; ++unit) {
       CopyArgs args = args_;
-      const int64_t from = unit / outer_.size * in_items_ + offset_ + unit % outer_.size * outer_.stride;
+      const int64_t from =
+          unit / outer_.size * in_items_ + offset_ + unit % outer_.size * outer_.stride;
       args.from = io.in[0] + from * element_;
       args.to = io.out + unit * piece * element_;
       row_.copy(args);
@@ -88,7 +91,8 @@ class CopyStep final : public StepKernel {
 // Units are items.
 class PrependStep final : public StepKernel {
  public:
-  PrependStep(const Plan& plan, const Step& step, Isa isa) : row_(select_row(movement_kernels(), isa)) {
+  PrependStep(const Plan& plan, const Step& step, Isa isa)
+      : row_(select_row(movement_kernels(), isa)) {
     const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
     const Tensor& constant = plan.tensor(step, "const");
     expect(in.dtype == out.dtype && in.dtype == constant.dtype(), step, "one type",
@@ -104,12 +108,15 @@ class PrependStep final : public StepKernel {
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return 1; }
-  double ns_per_unit() const override { return 0.1 * static_cast<double>(head_bytes_ + tail_bytes_); }
+  double ns_per_unit() const override {
+    return 0.1 * static_cast<double>(head_bytes_ + tail_bytes_);
+  }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     for (int64_t item = begin; item < end; ++item) {
       std::byte* to = io.out + item * (head_bytes_ + tail_bytes_);
       std::memcpy(to, head_, static_cast<size_t>(head_bytes_));
-      std::memcpy(to + head_bytes_, io.in[0] + item * tail_bytes_, static_cast<size_t>(tail_bytes_));
+      std::memcpy(to + head_bytes_, io.in[0] + item * tail_bytes_,
+                  static_cast<size_t>(tail_bytes_));
     }
   }
 

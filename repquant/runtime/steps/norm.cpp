@@ -34,7 +34,9 @@ class NormStep final : public StepKernel {
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return rows_; }
   double ns_per_unit() const override { return 1.5 * static_cast<double>(args_.channels) + 30.0; }
-  std::vector<int> in_place() const override { return to_codes_ ? std::vector<int>{} : std::vector<int>{0}; }
+  std::vector<int> in_place() const override {
+    return to_codes_ ? std::vector<int>{} : std::vector<int>{0};
+  }
 
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     NormArgs args = args_;
@@ -60,7 +62,8 @@ class NormStep final : public StepKernel {
 // Units are blocks of channels of one item.
 class MeanRowsStep final : public StepKernel {
  public:
-  MeanRowsStep(const Plan& plan, const Step& step, Isa isa) : row_(select_row(norm_kernels(), isa)) {
+  MeanRowsStep(const Plan& plan, const Step& step, Isa isa)
+      : row_(select_row(norm_kernels(), isa)) {
     const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
     expect(in.dtype == DType::kF32 && out.dtype == DType::kF32, step, "F32 in and out",
            fmt::format("{} and {}", name_of(in.dtype), name_of(out.dtype)));
@@ -71,7 +74,9 @@ class MeanRowsStep final : public StepKernel {
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return blocks_; }
-  double ns_per_unit() const override { return 0.5 * static_cast<double>(args_.rows * kMeanRowsBlock); }
+  double ns_per_unit() const override {
+    return 0.5 * static_cast<double>(args_.rows * kMeanRowsBlock);
+  }
 
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     for (int64_t unit = begin; unit < end; ++unit) {

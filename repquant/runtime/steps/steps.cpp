@@ -14,18 +14,25 @@ struct Op {
 };
 
 constexpr Op kOps[] = {
-    {"quantize", make_quantize},     {"quantize_log", make_quantize_log},
-    {"table", make_table},           {"dequantize", make_dequantize},
-    {"linear", make_linear},         {"attention", make_attention},
-    {"layer_norm", make_norm},       {"rms_norm", make_norm},
-    {"activation", make_activation}, {"add", make_binary},
-    {"mul", make_binary},            {"prepend", make_prepend},
-    {"slice", make_slice},           {"transpose", make_transpose},
+    {"quantize", make_quantize},
+    {"quantize_log", make_quantize_log},
+    {"table", make_table},
+    {"dequantize", make_dequantize},
+    {"linear", make_linear},
+    {"attention", make_attention},
+    {"layer_norm", make_norm},
+    {"rms_norm", make_norm},
+    {"activation", make_activation},
+    {"add", make_binary},
+    {"mul", make_binary},
+    {"prepend", make_prepend},
+    {"slice", make_slice},
+    {"transpose", make_transpose},
     {"mean_rows", make_mean_rows},
 };
 
-template <class T>
-const T* elements(const Plan& plan, const Step& step, const std::string& role, int64_t count, bool or_one) {
+template <class T> const T* elements(const Plan& plan, const Step& step, const std::string& role,
+                                     int64_t count, bool or_one) {
   const Tensor& tensor = plan.tensor(step, role);
   expect(tensor.dtype() == DTypeOf<T>::value, step,
          fmt::format("tensor \"{}\" of {}", role, name_of(DTypeOf<T>::value)),
@@ -38,8 +45,8 @@ const T* elements(const Plan& plan, const Step& step, const std::string& role, i
 }  // namespace
 
 void bad_step(const Step& step, const std::string& expected, const std::string& got) {
-  throw Error(ErrorCode::kCorruptFile,
-              fmt::format("runtime: step \"{}\" ({}): expected {}, got {}", step.name, step.op, expected, got));
+  throw Error(ErrorCode::kCorruptFile, fmt::format("runtime: step \"{}\" ({}): expected {}, got {}",
+                                                   step.name, step.op, expected, got));
 }
 
 void unsupported_step(const Step& step, const std::string& what, const std::string& supported) {
@@ -75,7 +82,8 @@ const float* floats(const Plan& plan, const Step& step, const std::string& role,
                     bool or_one) {
   return elements<float>(plan, step, role, count, or_one);
 }
-const int32_t* integers(const Plan& plan, const Step& step, const std::string& role, int64_t count) {
+const int32_t* integers(const Plan& plan, const Step& step, const std::string& role,
+                        int64_t count) {
   return elements<int32_t>(plan, step, role, count, false);
 }
 float scalar(const Plan& plan, const Step& step, const std::string& role) {
@@ -106,8 +114,8 @@ std::unique_ptr<StepKernel> make_step_kernel(const Plan& plan, const Step& step,
   }
   const std::vector<std::string> near = nearest(step.op, names);
   throw Error(ErrorCode::kUnsupported,
-              fmt::format("runtime: step \"{}\": expected an op of this runtime, got \"{}\"", step.name,
-                          step.op),
+              fmt::format("runtime: step \"{}\": expected an op of this runtime, got \"{}\"",
+                          step.name, step.op),
               fmt::format("supported: {}{}", fmt::join(names, ", "),
                           near.empty() ? "" : "; nearest: " + near.front()));
 }

@@ -17,10 +17,10 @@ std::unique_ptr<StepKernel> make_table(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_dequantize(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_linear(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_attention(const Plan&, const Step&, Isa);
-std::unique_ptr<StepKernel> make_norm(const Plan&, const Step&, Isa);        // layer_norm, rms_norm
+std::unique_ptr<StepKernel> make_norm(const Plan&, const Step&, Isa);  // layer_norm, rms_norm
 std::unique_ptr<StepKernel> make_mean_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_activation(const Plan&, const Step&, Isa);
-std::unique_ptr<StepKernel> make_binary(const Plan&, const Step&, Isa);      // add, mul
+std::unique_ptr<StepKernel> make_binary(const Plan&, const Step&, Isa);  // add, mul
 std::unique_ptr<StepKernel> make_prepend(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_slice(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_transpose(const Plan&, const Step&, Isa);
@@ -28,7 +28,8 @@ std::unique_ptr<StepKernel> make_transpose(const Plan&, const Step&, Isa);
 // ---- reading operands; every failure is a kCorruptFile that names the step ----------------------
 [[noreturn]] void bad_step(const Step& step, const std::string& expected, const std::string& got);
 // A form that is valid but has no kernel: kUnsupported.
-[[noreturn]] void unsupported_step(const Step& step, const std::string& what, const std::string& supported);
+[[noreturn]] void unsupported_step(const Step& step, const std::string& what,
+                                   const std::string& supported);
 void expect(bool holds, const Step& step, const std::string& expected, const std::string& got);
 
 const Buffer& input_buffer(const Plan& plan, const Step& step, size_t index);

@@ -1,6 +1,7 @@
 #pragma once
-// attention_i8: softmax(q k^T) v of one head over u8 codes (core/plan.h, step `attention`), for a block
-// of query rows. Products are exact integers; softmax is f32 in the fixed order of core/format/reduce.h.
+// attention_i8: softmax(q k^T) v of one head over u8 codes (core/plan.h, step `attention`), for a
+// block of query rows. Products are exact integers; softmax is f32 in the fixed order of
+// core/format/reduce.h.
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -18,32 +19,32 @@ struct AttentionI8Shape {
 // How a probability becomes a code. kRow: rne(255 e), divided by the row's sum of codes at the end.
 enum class ProbabilityCodes : uint8_t { kLog, kUniform, kRow };
 
-// The integer level of every code: `even` alone, or with `odd` as the parity law has it. `wide` when a
-// level exceeds 2^14, or zv lies outside 0 .. 255: the product then needs int64 throughout.
+// The integer level of every code: `even` alone, or with `odd` as the parity law has it. `wide`
+// when a level exceeds 2^14, or zv lies outside 0 .. 255: the product then needs int64 throughout.
 struct AttentionLevels {
   int32_t even[256] = {}, odd[256] = {};
   bool parity = false, wide = false;
-  int shift = 0;                         // parity: R
+  int shift = 0;  // parity: R
 };
 
 struct AttentionI8Args {
   AttentionI8Shape shape;
   const uint8_t *q = nullptr, *k = nullptr, *v = nullptr;  // one item, [rows][heads * width]
-  int32_t zq = 0, zk = 0, zv = 0;        // differences to codes fit int16
-  int64_t head = 0, first_row = 0, rows = 0;               // query rows [first_row, first_row + rows)
-  bool load = true;                      // false: scratch holds k and v of this item and head
+  int32_t zq = 0, zk = 0, zv = 0;                          // differences to codes fit int16
+  int64_t head = 0, first_row = 0, rows = 0;  // query rows [first_row, first_row + rows)
+  bool load = true;                           // false: scratch holds k and v of this item and head
   float m = 1;
   ProbabilityCodes codes_kind = ProbabilityCodes::kLog;
-  const float* thresholds = nullptr;     // kLog, [level_count], descending
+  const float* thresholds = nullptr;  // kLog, [level_count], descending
   int64_t level_count = 0;
-  float pinv = 1;                        // kUniform
+  float pinv = 1;  // kUniform
   int32_t phi = 255;
   const AttentionLevels* levels = nullptr;
   float mo = 1;
-  uint8_t* codes = nullptr;              // one item, [rows][heads * width], codes out ...
+  uint8_t* codes = nullptr;  // one item, [rows][heads * width], codes out ...
   int32_t zero = 0, lo = 0, hi = 255;
-  float* out = nullptr;                  // ... or f32 out
-  std::byte* scratch = nullptr;          // 64-byte aligned, scratch_bytes long
+  float* out = nullptr;          // ... or f32 out
+  std::byte* scratch = nullptr;  // 64-byte aligned, scratch_bytes long
 };
 
 struct AttentionI8Kernel {

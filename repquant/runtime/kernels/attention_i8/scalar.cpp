@@ -25,13 +25,13 @@ struct Sizes {
 };
 
 struct Scratch {
-  int16_t *k, *v, *q;            // [keys][depth], blocks of [columns][block keys], [4][depth]
-  int32_t* scores;               // [4][keys]
-  float* row;                    // [keys]
-  uint8_t* codes;                // [keys]
-  int16_t *even, *odd;           // blocks of [4][block keys]
-  int32_t* partial;              // [4][columns]
-  int64_t *even_sum, *odd_sum;   // [4][columns]
+  int16_t *k, *v, *q;           // [keys][depth], blocks of [columns][block keys], [4][depth]
+  int32_t* scores;              // [4][keys]
+  float* row;                   // [keys]
+  uint8_t* codes;               // [keys]
+  int16_t *even, *odd;          // blocks of [4][block keys]
+  int32_t* partial;             // [4][columns]
+  int64_t *even_sum, *odd_sum;  // [4][columns]
 };
 
 class Carver {
@@ -84,7 +84,8 @@ void load_keys_and_values(const AttentionI8Args& args, const Sizes& sizes, const
   std::memset(scratch.k, 0, static_cast<size_t>(sizes.keys * sizes.depth) * 2);
   std::memset(scratch.v, 0, static_cast<size_t>(sizes.keys * sizes.columns) * 2);
   for (int64_t t = 0; t < shape.key_rows; ++t) {
-    widen(args.k + t * stride + offset, shape.width, args.zk, sizes.depth, scratch.k + t * sizes.depth);
+    widen(args.k + t * stride + offset, shape.width, args.zk, sizes.depth,
+          scratch.k + t * sizes.depth);
   }
   for (int64_t first = 0; first < shape.key_rows; first += kKeyBlock) {
     const int64_t block = std::min(kKeyBlock, sizes.keys - first);
@@ -113,8 +114,8 @@ void score(const AttentionI8Args& args, const Sizes& sizes, const Scratch& scrat
 }
 
 // Codes of one row's probabilities; returns the divisor of the row.
-int64_t encode_row(const AttentionI8Args& args, const int32_t* __restrict scores, float* __restrict row,
-                   uint8_t* __restrict codes) {
+int64_t encode_row(const AttentionI8Args& args, const int32_t* __restrict scores,
+                   float* __restrict row, uint8_t* __restrict codes) {
   const int64_t keys = args.shape.key_rows;
   const std::span<float> span(row, static_cast<size_t>(keys));
   const float m = args.m;
@@ -143,8 +144,8 @@ int64_t encode_row(const AttentionI8Args& args, const int32_t* __restrict scores
 }
 
 // Levels of one row into the blocks the product reads.
-void place_levels(const int32_t* table, const uint8_t* codes, int64_t keys, int64_t padded, int64_t r,
-                  int16_t* planes) {
+void place_levels(const int32_t* table, const uint8_t* codes, int64_t keys, int64_t padded,
+                  int64_t r, int16_t* planes) {
   for (int64_t first = 0; first < padded; first += kKeyBlock) {
     const int64_t block = std::min(kKeyBlock, padded - first);
     const int64_t live = std::clamp<int64_t>(keys - first, 0, block);
@@ -154,20 +155,23 @@ void place_levels(const int32_t* table, const uint8_t* codes, int64_t keys, int6
   }
 }
 
-void multiply_values(const Sizes& sizes, const Scratch& scratch, const int16_t* planes, int64_t* sums) {
+void multiply_values(const Sizes& sizes, const Scratch& scratch, const int16_t* planes,
+                     int64_t* sums) {
   std::fill(sums, sums + kDotRows * sizes.columns, 0);
   for (int64_t first = 0; first < sizes.keys; first += kKeyBlock) {
     const int64_t block = std::min(kKeyBlock, sizes.keys - first);
     const int16_t* values = scratch.v + first * sizes.columns;
     for (int64_t c = 0; c < sizes.columns; c += kDotCols) {
-      dot_tile(planes + first * kDotRows, values + c * block, block, scratch.partial + c, sizes.columns);
+      dot_tile(planes + first * kDotRows, values + c * block, block, scratch.partial + c,
+               sizes.columns);
     }
     for (int64_t i = 0; i < kDotRows * sizes.columns; ++i) sums[i] += scratch.partial[i];
   }
 }
 
 // For operands beyond the bound above: codes against the transposed values, one product at a time.
-void multiply_wide(const AttentionI8Args& args, const Sizes& sizes, const Scratch& scratch, int64_t r) {
+void multiply_wide(const AttentionI8Args& args, const Sizes& sizes, const Scratch& scratch,
+                   int64_t r) {
   for (int64_t c = 0; c < args.shape.width; ++c) {
     int64_t even = 0, odd = 0;
     for (int64_t t = 0; t < args.shape.key_rows; ++t) {
@@ -182,8 +186,8 @@ void multiply_wide(const AttentionI8Args& args, const Sizes& sizes, const Scratc
   }
 }
 
-void write_row(const AttentionI8Args& args, const int64_t* even, const int64_t* odd, int64_t divisor,
-               int64_t row) {
+void write_row(const AttentionI8Args& args, const int64_t* even, const int64_t* odd,
+               int64_t divisor, int64_t row) {
   const int64_t width = args.shape.width;
   const int64_t at = row * args.shape.heads * width + args.head * width;
   for (int64_t c = 0; c < width; ++c) {
@@ -235,6 +239,7 @@ void run(const AttentionI8Args& args) noexcept {
 
 }  // namespace
 
-const AttentionI8Kernel attention_i8_scalar{"attention_i8/scalar", Isa::kScalar, scratch_bytes, run};
+const AttentionI8Kernel attention_i8_scalar{"attention_i8/scalar", Isa::kScalar, scratch_bytes,
+                                            run};
 
 }  // namespace repquant::runtime

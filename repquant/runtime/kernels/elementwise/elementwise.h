@@ -28,9 +28,9 @@ struct QuantizeLogArgs {
 
 struct TableArgs {
   const uint8_t* codes = nullptr;
-  uint8_t* out = nullptr;             // may be `codes`
+  uint8_t* out = nullptr;  // may be `codes`
   int64_t count = 0;
-  const uint8_t* table = nullptr;     // [256]
+  const uint8_t* table = nullptr;  // [256]
 };
 
 struct DequantizeArgs {
@@ -41,7 +41,7 @@ struct DequantizeArgs {
   int32_t zero = 0;
 };
 
-struct BinaryArgs {                   // out may be a or b
+struct BinaryArgs {  // out may be a or b
   const float *a = nullptr, *b = nullptr;
   float* out = nullptr;
   int64_t count = 0;

@@ -45,7 +45,7 @@ void mul(const BinaryArgs& args) noexcept {
 
 }  // namespace
 
-const ElementwiseKernel elementwise_scalar{"elementwise/scalar", Isa::kScalar, quantize, quantize_log,
-                                           table,                dequantize,   add,      mul};
+const ElementwiseKernel elementwise_scalar{
+    "elementwise/scalar", Isa::kScalar, quantize, quantize_log, table, dequantize, add, mul};
 
 }  // namespace repquant::runtime

@@ -4,8 +4,8 @@
 //   t[r][n] = sum_k a[r][k] w[n][k] + c[n] - zw[n] * sum_k (a[r][k] - za)
 //   codes   = rne(clampf(float(t) * m[n], lo - zero, hi - zero)) + zero
 //   f32     = fmaf(float(t), s[n], b[n]), after a residual: residual + that
-// Kernels check nothing, allocate nothing and know nothing of threads. The caller has proven that no
-// int32 sum can overflow.
+// Kernels check nothing, allocate nothing and know nothing of threads. The caller has proven that
+// no int32 sum can overflow.
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,14 +22,14 @@ struct GemmI8Shape {
 struct GemmI8Args {
   GemmI8Shape shape;
   int64_t rows = 0;
-  const uint8_t* a = nullptr;       // [rows][k]
-  const void* weights = nullptr;    // as written by the row's `pack`, 64-byte aligned
-  const int32_t* c = nullptr;       // [n]
-  const int32_t* zw = nullptr;      // [n], or nullptr: all zero
+  const uint8_t* a = nullptr;     // [rows][k]
+  const void* weights = nullptr;  // as written by the row's `pack`, 64-byte aligned
+  const int32_t* c = nullptr;     // [n]
+  const int32_t* zw = nullptr;    // [n], or nullptr: all zero
   int32_t za = 0;
   // Codes out (codes != nullptr) ...
-  uint8_t* codes = nullptr;         // [rows][n]
-  const float* m = nullptr;         // [n]
+  uint8_t* codes = nullptr;  // [rows][n]
+  const float* m = nullptr;  // [n]
   int32_t zero = 0, lo = 0, hi = 255;
   // ... or f32 out; `residual` may be nullptr and may be `out` itself.
   float* out = nullptr;             // [rows][n]
@@ -42,14 +42,14 @@ struct GemmI8Args {
 struct GemmI8Kernel {
   std::string_view name;
   Isa isa;
-  int64_t tile_rows;                                     // rows are best given in multiples of it
+  int64_t tile_rows;  // rows are best given in multiples of it
   size_t (*packed_bytes)(const GemmI8Shape&);
   void (*pack)(const GemmI8Shape&, const int8_t* codes, void* packed);  // codes [n][k]
   size_t (*scratch_bytes)(const GemmI8Shape&);
   void (*run)(const GemmI8Args&) noexcept;
 };
 
-std::span<const GemmI8Kernel> gemm_i8_kernels();         // best first
+std::span<const GemmI8Kernel> gemm_i8_kernels();  // best first
 
 extern const GemmI8Kernel gemm_i8_scalar;
 

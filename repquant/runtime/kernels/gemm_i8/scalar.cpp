@@ -26,9 +26,9 @@ int64_t panel_cols(const GemmI8Shape& shape) {
 }
 
 struct Scratch {
-  int16_t* a;        // [block rows][padded depth]
-  int32_t* sums;     // [block rows]: sum_k (a - za)
-  int32_t* acc;      // [block rows][panel cols]
+  int16_t* a;     // [block rows][padded depth]
+  int32_t* sums;  // [block rows]: sum_k (a - za)
+  int32_t* acc;   // [block rows][panel cols]
 };
 
 size_t scratch_bytes(const GemmI8Shape& shape) {
@@ -72,7 +72,8 @@ void widen(const GemmI8Args& args, int64_t row, int64_t rows, const Scratch& scr
       sum += from[i];
     }
     for (int64_t i = k; i < depth; ++i) to[i] = 0;
-    scratch.sums[r] = static_cast<int32_t>(sum - static_cast<uint32_t>(k) * static_cast<uint32_t>(args.za));
+    scratch.sums[r] =
+        static_cast<int32_t>(sum - static_cast<uint32_t>(k) * static_cast<uint32_t>(args.za));
   }
 }
 
@@ -116,13 +117,14 @@ void write_floats(const GemmI8Args& args, int64_t row, int64_t first, int64_t co
   for (int64_t n = 0; n < cols; ++n) out[n] = residual[n] + linear_output(t[n], s[n], b[n]);
 }
 
-void run_panel(const GemmI8Args& args, const Scratch& scratch, int64_t row, int64_t rows, int64_t first,
-               int64_t cols) {
+void run_panel(const GemmI8Args& args, const Scratch& scratch, int64_t row, int64_t rows,
+               int64_t first, int64_t cols) {
   const int64_t depth = padded_depth(args.shape), stride = panel_cols(args.shape);
   const int16_t* weights = static_cast<const int16_t*>(args.weights) + first * depth;
   for (int64_t r = 0; r < rows; r += kDotRows) {
     for (int64_t n = 0; n < cols; n += kDotCols) {
-      dot_tile(scratch.a + r * depth, weights + n * depth, depth, scratch.acc + r * stride + n, stride);
+      dot_tile(scratch.a + r * depth, weights + n * depth, depth, scratch.acc + r * stride + n,
+               stride);
     }
   }
   for (int64_t r = 0; r < rows; ++r) {
@@ -150,7 +152,7 @@ void run(const GemmI8Args& args) noexcept {
 
 }  // namespace
 
-const GemmI8Kernel gemm_i8_scalar{"gemm_i8/scalar", Isa::kScalar, kDotRows, packed_bytes,
-                                  pack,             scratch_bytes, run};
+const GemmI8Kernel gemm_i8_scalar{"gemm_i8/scalar", Isa::kScalar, kDotRows, packed_bytes, pack,
+                                  scratch_bytes,    run};
 
 }  // namespace repquant::runtime

@@ -13,7 +13,8 @@ void copy_line(const std::byte* from, std::byte* to, int64_t count, int64_t stri
   }
   // The caller's tensors may be unaligned: elements move by memcpy.
   for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(to + i * sizeof(Element), from + i * stride * int64_t{sizeof(Element)}, sizeof(Element));
+    std::memcpy(to + i * sizeof(Element), from + i * stride * int64_t{sizeof(Element)},
+                sizeof(Element));
   }
 }
 

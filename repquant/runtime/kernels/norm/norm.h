@@ -10,21 +10,21 @@
 namespace repquant::runtime {
 
 struct NormArgs {
-  const float* x = nullptr;         // [rows][channels]
+  const float* x = nullptr;  // [rows][channels]
   int64_t rows = 0, channels = 0;
-  const float* gain = nullptr;      // [channels]
-  const float* beta = nullptr;      // [channels]; rms_norm: may be nullptr
+  const float* gain = nullptr;  // [channels]
+  const float* beta = nullptr;  // [channels]; rms_norm: may be nullptr
   float eps = 0;
-  uint8_t* codes = nullptr;         // codes out ...
+  uint8_t* codes = nullptr;  // codes out ...
   int32_t zero = 0, lo = 0, hi = 255;
-  float* out = nullptr;             // ... or f32 out; may be `x`
+  float* out = nullptr;  // ... or f32 out; may be `x`
 };
 
-struct MeanRowsArgs {               // one item, channels [first, first + count)
-  const float* x = nullptr;         // [rows][channels]
-  float* out = nullptr;             // [channels]
+struct MeanRowsArgs {        // one item, channels [first, first + count)
+  const float* x = nullptr;  // [rows][channels]
+  float* out = nullptr;      // [channels]
   int64_t rows = 0, channels = 0;
-  int64_t first = 0, count = 0;     // count <= kMeanRowsBlock
+  int64_t first = 0, count = 0;  // count <= kMeanRowsBlock
 };
 inline constexpr int64_t kMeanRowsBlock = 64;
 
