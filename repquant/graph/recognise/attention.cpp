@@ -61,6 +61,12 @@ bool collect_scores(Matcher& m, ValueId at, Scores& out, int depth) {
       return !m.constant(node->inputs[0]) && !m.constant(node->inputs[1]);
     case OpKind::kAdd: return collect_add(m, *node, out, depth - 1);
     case OpKind::kWhere: return collect_where(m, *node, out, depth - 1);
+    case OpKind::kReshape: {
+      const auto window = out.scale == 1 && out.head_scale == kNoValue ? window_mask(m, *node) : std::nullopt;
+      if (!window) return false;
+      out.terms.push_back(window->term);
+      return collect_scores(m, window->scores, out, depth - 1);
+    }
     case OpKind::kMul: case OpKind::kDiv: break;
     default: return false;
   }

@@ -166,6 +166,9 @@ std::optional<Source> trace_source(Matcher& m, ValueId operand, Operand kind, bo
   for (const bool headed : {false, true}) {
     for (size_t from = steps.size() + 1; from-- > 0;) {
       const ValueId base = from == 0 ? operand : steps[from - 1].value;
+      const SymbolicShape* rank = m.shape(base);
+      const size_t wanted = m.shape(operand) ? m.shape(operand)->size() - (head_axis && !headed ? 1 : 0) : 0;
+      if (!rank || rank->size() != wanted || (headed && !head_axis)) continue;
       const auto shape = m.trial_shape(base);
       const auto at = shape ? run_views(m, operand, steps, from) : std::nullopt;
       if (!at) continue;

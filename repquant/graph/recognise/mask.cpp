@@ -75,7 +75,54 @@ bool causal_by_shapes(Matcher& m, const MaskTerm& term) {
   return true;
 }
 
+std::optional<Shape> known_shape(const Matcher& m, ValueId id) {
+  const SymbolicShape* symbolic = m.shape(id);
+  if (!symbolic) return std::nullopt;
+  Shape shape;
+  for (const Dim& dim : *symbolic) {
+    if (!dim.known()) return std::nullopt;
+    shape.push_back(dim.size);
+  }
+  return shape;
+}
+
+// The first slice along every axis on which all slices are equal.
+Tensor without_repetition(Tensor tensor) {
+  for (size_t axis = 0; axis < tensor.shape().size(); ++axis) {
+    const auto strides = reference::row_major_strides(tensor.shape());
+    const int64_t n = tensor.shape()[axis], stride = strides[axis];
+    const auto values = tensor.as<float>();
+    bool repeats = true;
+    for (size_t i = 0; repeats && i < values.size(); ++i) {
+      const int64_t along = static_cast<int64_t>(i) / stride % n;
+      repeats = values[i] == values[i - static_cast<size_t>(along * stride)];
+    }
+    if (!repeats || n == 1) continue;
+    Shape shape = tensor.shape();
+    shape[axis] = 1;
+    tensor = reference::strided_copy(tensor, shape, strides, 0);
+  }
+  return tensor;
+}
+
 }  // namespace
+
+std::optional<WindowMask> window_mask(Matcher& m, const Node& reshape) {
+  const Node* add = m.producer(reshape.inputs[0], OpKind::kAdd);
+  const auto operands = add ? m.with_constant(*add) : std::nullopt;
+  const Node* first = operands ? m.producer(operands->value, OpKind::kReshape) : nullptr;
+  if (!first) return std::nullopt;
+  const auto inner = known_shape(m, first->outputs[0]), outer = known_shape(m, reshape.outputs[0]);
+  const Tensor* mask = m.constant(operands->constant);
+  if (!inner || !outer || known_shape(m, first->inputs[0]) != outer || mask->dtype() != DType::kF32) {
+    return std::nullopt;
+  }
+  auto full = reference::expand_to(*mask, *inner);
+  if (!full || full->bytes() > (size_t{64} << 20)) return std::nullopt;
+  full->reshape(*outer);
+  const ValueId term = m.add_constant(reshape.name + ".mask", without_repetition(std::move(*full)));
+  return WindowMask{first->inputs[0], {term, MaskTerm::kAdded, 0}};
+}
 
 std::optional<CombinedMask> combine_mask(Matcher& m, std::span<const MaskTerm> terms,
                                          const SymbolicShape* scores, bool head_axis) {

@@ -15,6 +15,13 @@ struct MaskTerm {
   double fill = 0;
 };
 
+// Shifted windows: Reshape(Add(Reshape(s), constant)) that ends in the shape of s is s plus a constant.
+struct WindowMask {
+  ValueId scores;
+  MaskTerm term;
+};
+std::optional<WindowMask> window_mask(Matcher& m, const Node& reshape);
+
 struct CombinedMask {
   bool causal = false;
   ValueId constant = kNoValue;     // the sum of the constant terms, if there are any

@@ -40,23 +40,6 @@ std::optional<Tensor> sample(DType dtype, const Shape& shape, uint64_t seed) {
   return reference::from_doubles(dtype, shape, doubles);
 }
 
-bool run(const Graph& graph, std::span<const Node> nodes, reference::Bindings& bindings) {
-  for (const Node& node : nodes) {
-    std::vector<const Tensor*> inputs;
-    for (const ValueId id : node.inputs) {
-      const auto it = bindings.find(id);
-      if (id == kNoValue) inputs.push_back(nullptr);
-      else if (it != bindings.end()) inputs.push_back(&it->second);
-      else if (graph.is_constant(id)) inputs.push_back(&*graph.value(id).constant);
-      else return false;
-    }
-    auto outputs = reference::evaluate_node(node, inputs);
-    if (!outputs || outputs->size() < node.outputs.size()) return false;
-    for (size_t i = 0; i < node.outputs.size(); ++i) bindings[node.outputs[i]] = std::move((*outputs)[i]);
-  }
-  return true;
-}
-
 std::string attribute_text(const AttrValue& value) {
   if (const auto* v = std::get_if<int64_t>(&value)) return fmt::format("{}", *v);
   if (const auto* v = std::get_if<float>(&value)) return fmt::format("{}", *v);
@@ -112,6 +95,13 @@ void Matcher::refresh() {
   for (const NodeId id : graph_.order()) {
     index_node(id, true);
     names_.insert(graph_.node(id).name);
+  }
+  const auto wished = std::move(wished_);
+  wished_.clear();
+  for (const auto& [id, name] : wished) {   // the part that had the name is gone by now
+    if (!graph_.alive(id)) continue;
+    names_.erase(graph_.node(id).name);
+    name_node(id, name);
   }
   dims_ = std::make_unique<SymbolicDims>(graph_);
 }
@@ -226,6 +216,11 @@ std::optional<std::vector<NodeId>> Matcher::between(std::span<const ValueId> fro
 
 bool Matcher::bind_inputs(const Rewrite& rewrite, const std::vector<NodeId>& replaced,
                           reference::Bindings& bindings) {
+  if (!rewrite.trial.empty()) {
+    REPQUANT_CHECK(rewrite.inputs.size() == 1);
+    bindings[rewrite.inputs[0]] = random_floats(rewrite.trial, 1);
+    return true;
+  }
   if (rewrite.sample == Sample::kFunction) {
     for (const ValueId id : rewrite.inputs) bindings[id] = function_grid();
     return true;
@@ -257,12 +252,15 @@ bool Matcher::agrees(const Rewrite& rewrite, const std::vector<NodeId>& replaced
     reason = "shapes are not known";
     return false;
   }
+  std::vector<const Node*> old_nodes, new_nodes;
+  for (const NodeId id : replaced) old_nodes.push_back(&graph_.node(id));
+  for (const Node& node : rewrite.nodes) new_nodes.push_back(&node);
   reference::Bindings before = inputs, after = std::move(inputs);
-  if (!reference::evaluate(graph_, replaced, before)) {
+  if (!reference::evaluate_widened(graph_, old_nodes, before)) {
     reason = "it cannot be evaluated";
     return false;
   }
-  if (!run(graph_, rewrite.nodes, after)) {
+  if (!reference::evaluate_widened(graph_, new_nodes, after)) {
     reason = "its replacement cannot be evaluated";
     return false;
   }
@@ -303,10 +301,17 @@ std::string Matcher::signature(const Rewrite& rewrite, const std::vector<NodeId>
 
 // ---- replacing --------------------------------------------------------------------------------------
 
-std::string Matcher::unique_name(const std::string& wanted) {
+std::string Matcher::unique_name(const std::string& wanted) const {
   std::string name = wanted;
-  for (int i = 2; !names_.insert(name).second; ++i) name = fmt::format("{}.{}", wanted, i);
+  for (int i = 2; names_.count(name) > 0; ++i) name = fmt::format("{}.{}", wanted, i);
   return name;
+}
+
+void Matcher::name_node(NodeId id, const std::string& wanted) {
+  Node& node = graph_.node(id);
+  node.name = unique_name(wanted);
+  names_.insert(node.name);
+  if (node.name != wanted) wished_[id] = wanted;
 }
 
 bool Matcher::apply(Rewrite rewrite) {
@@ -339,9 +344,10 @@ void Matcher::commit(Rewrite& rewrite) {
     if (anchor < 0 && std::find(producers.begin(), producers.end(), id) != producers.end()) anchor = id;
   }
   for (size_t i = 0; i + 1 < rewrite.nodes.size(); ++i) {
-    Node& node = rewrite.nodes[i];
-    node.name = unique_name(node.name);
-    index_node(graph_.add_node(std::move(node), anchor), true);
+    const std::string wanted = rewrite.nodes[i].name;
+    const NodeId id = graph_.add_node(std::move(rewrite.nodes[i]), anchor);
+    name_node(id, wanted);
+    index_node(id, true);
   }
   for (const NodeId id : producers) {
     if (!graph_.alive(id)) continue;
@@ -350,9 +356,10 @@ void Matcher::commit(Rewrite& rewrite) {
   }
   names_.erase(graph_.node(anchor).name);
   Node& last = rewrite.nodes.back();
-  last.name = unique_name(last.name);
+  const std::string wanted = last.name;
   for (const ValueId output : last.outputs) graph_.value(output).producer = anchor;
   graph_.node(anchor) = std::move(last);
+  name_node(anchor, wanted);
   index_node(anchor, true);
 }
 

@@ -36,6 +36,7 @@ struct Rewrite {
   std::vector<Node> nodes;          // in order; names may collide, they are made unique
   Sample sample = Sample::kRows;
   bool once = false;                // parts of equal structure are compared once
+  Shape trial = {};                 // not empty: the shape of the one input, instead of `sample`
 };
 
 class Matcher {
@@ -87,7 +88,8 @@ class Matcher {
   bool bind_inputs(const Rewrite& rewrite, const std::vector<NodeId>& replaced, reference::Bindings& bindings);
   std::string signature(const Rewrite& rewrite, const std::vector<NodeId>& replaced);
   void commit(Rewrite& rewrite);
-  std::string unique_name(const std::string& wanted);
+  std::string unique_name(const std::string& wanted) const;
+  void name_node(NodeId id, const std::string& wanted);
   void index_node(NodeId id, bool add);
 
   Graph& graph_;
@@ -95,6 +97,7 @@ class Matcher {
   std::unique_ptr<SymbolicDims> dims_;
   std::vector<std::vector<NodeId>> readers_;
   std::set<std::string> names_;
+  std::map<NodeId, std::string> wished_;   // names that were taken when a node was made
   std::map<std::pair<ValueId, std::string>, ValueId> derived_;
   std::map<std::string, int64_t> symbol_sizes_[2];
   std::set<std::string> agreed_;
@@ -108,8 +111,7 @@ void recognise_gelu(Matcher& m);
 void recognise_silu(Matcher& m);
 void recognise_attention(Matcher& m);
 
-// Unique node names from parameter names; attributes that state a default are dropped.
-void canonical_names(Graph& graph);
+// Drops attributes that state a default; spells out axis, epsilon and approximate.
 void canonical_attributes(Graph& graph);
 
 }  // namespace repquant::patterns

@@ -19,7 +19,6 @@ RecogniseReport recognise(Graph& graph) {
   }
   patterns::canonical_attributes(graph);
   fold_constants(graph);
-  patterns::canonical_names(graph);
   return report;
 }
 

@@ -14,11 +14,10 @@ struct RecogniseReport {
 };
 
 // Folds constants, then replaces linear layers, layer_norm, rms_norm, gelu, silu and softmax attention
-// (a fused qkv projection becomes one linear whose output one `split` hands to multi_head_attention),
-// folds batch_norm, and names nodes after their parameters ("blocks.0.attn.qkv"). Each replacement is
-// first evaluated on random inputs next to what it replaces; where the largest difference exceeds 1e-5
-// times the largest absolute value, the graph is left as it is there and `refused` says so. Graph
-// inputs, outputs and what they compute stay. Doing it again changes nothing.
+// (a fused qkv projection becomes one linear whose output one `split` hands to multi_head_attention).
+// Each replacement is first evaluated on random inputs next to what it replaces, in double; where the
+// largest difference exceeds 1e-5 times the largest absolute value, the graph stays as it is there and
+// `refused` says so. Graph inputs, outputs and what they compute stay. Doing it again changes nothing.
 RecogniseReport recognise(Graph& graph);
 
 }  // namespace repquant

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -14,16 +15,15 @@ Outputs linear(Inputs inputs) {
   const auto a = to_doubles(x), b = to_doubles(*w), c = bias ? to_doubles(*bias) : std::vector<double>(n, 0.0);
   if (!a || !b || !c || !is_float(x.dtype())) return std::nullopt;
   const int64_t rows = k == 0 ? 0 : x.size() / k;
-  std::vector<double> out(static_cast<size_t>(rows * n));
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < n; ++j) {
-      double sum = (*c)[static_cast<size_t>(j)];
-      for (int64_t p = 0; p < k; ++p) {
-        sum += (*a)[static_cast<size_t>(r * k + p)] * (*b)[static_cast<size_t>(j * k + p)];
-      }
-      out[static_cast<size_t>(r * n + j)] = sum;
+  std::vector<double> swapped(b->size());
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t p = 0; p < k; ++p) {
+      swapped[static_cast<size_t>(p * n + j)] = (*b)[static_cast<size_t>(j * k + p)];
     }
   }
+  std::vector<double> out(static_cast<size_t>(rows * n));
+  for (int64_t r = 0; r < rows; ++r) std::copy(c->begin(), c->end(), out.begin() + r * n);
+  multiply(a->data(), swapped.data(), out.data(), rows, k, n);
   Shape shape = x.shape();
   shape.back() = n;
   return one(from_doubles(x.dtype(), shape, out));

@@ -48,6 +48,8 @@ Outputs movement(const Node& node, Inputs inputs);
 Outputs reduction(const Node& node, Inputs inputs);
 Outputs product(const Node& node, Inputs inputs);
 Outputs composite(const Node& node, Inputs inputs);
+Outputs convolution(const Node& node, Inputs inputs);
+Outputs batch_norm(const Node& node, Inputs inputs);
 
 // C[m, n] (+)= A[m, k] B[k, n] for one matrix, in double.
 void multiply(const double* a, const double* b, double* c, int64_t m, int64_t k, int64_t n);

@@ -23,4 +23,8 @@ using Bindings = std::unordered_map<ValueId, Tensor>;
 // outputs are added to `bindings`. False when a node could not be evaluated or an input is missing.
 bool evaluate(const Graph& graph, std::span<const NodeId> nodes, Bindings& bindings);
 
+// The same for nodes that need not be in the graph, with every f32 tensor and constant widened to f64:
+// what is left of a difference between two ways to compute something is not rounding.
+bool evaluate_widened(const Graph& graph, std::span<const Node* const> nodes, Bindings& bindings);
+
 }  // namespace repquant::reference
