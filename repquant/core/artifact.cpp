@@ -16,7 +16,8 @@ constexpr const char* kVersion = "1.0";
 constexpr size_t kLargestInlinePlan = 8u << 20;  // longer plans lie in the tensor __plan__
 constexpr const char* kPlanTensor = "__plan__";
 constexpr std::string_view kPad = "__pad__";
-constexpr std::string_view kFeatures[] = {"log_codes", "log_softmax", "parity", "row_softmax", "table2"};
+constexpr std::string_view kFeatures[] = {"log_codes", "log_softmax", "parity", "row_softmax",
+                                          "table2"};
 
 std::string features_of(const Plan& plan) {
   std::map<std::string, bool> used;
@@ -50,17 +51,19 @@ void check_features(std::string_view list, const std::string& subject) {
   }
 }
 
+const Tensor& data_of(const Tensor& tensor) { return tensor; }
+const Tensor& data_of(const PlanTensor& tensor) { return tensor.data; }
+
 // Digest over the plan's text, then each tensor in name order. Names hold no line feeds.
 template <class Tensors> std::string digest_of(std::string_view plan_text, const Tensors& tensors) {
   Sha256 digest;
   digest.update(plan_text);
   for (const auto& [name, entry] : tensors) {
-    const Tensor* tensor = nullptr;
-    if constexpr (requires { entry.data.dtype(); }) tensor = &entry.data;
-    else tensor = &entry;
-    const std::span<const std::byte> bytes(static_cast<const std::byte*>(tensor->data()), tensor->bytes());
-    digest.update(fmt::format("\n{}\n{}\n{}\n{}", name, name_of(tensor->dtype()), to_string(tensor->shape()),
-                              sha256_hex(bytes)));
+    const Tensor& tensor = data_of(entry);
+    const std::span<const std::byte> bytes(static_cast<const std::byte*>(tensor.data()),
+                                           tensor.bytes());
+    digest.update(fmt::format("\n{}\n{}\n{}\n{}", name, name_of(tensor.dtype()),
+                              to_string(tensor.shape()), sha256_hex(bytes)));
   }
   return digest.hex();
 }
@@ -78,8 +81,9 @@ void check_version(const std::string& version, const std::string& subject) {
   const bool form = version.size() >= 3 && version.find('.') != std::string::npos &&
                     version.find_first_not_of("0123456789.") == std::string::npos;
   if (form && version.substr(0, version.find('.')) == "1") return;
-  throw Error(form ? ErrorCode::kUnsupported : ErrorCode::kCorruptFile,
-              fmt::format("artifact: {}: expected version 1.x, got \"{}\"", subject, printable(version)));
+  throw Error(
+      form ? ErrorCode::kUnsupported : ErrorCode::kCorruptFile,
+      fmt::format("artifact: {}: expected version 1.x, got \"{}\"", subject, printable(version)));
 }
 
 // Takes the padding out; it must be zeros, so that every byte of a file is accounted for.
@@ -90,10 +94,11 @@ void remove_padding(std::map<std::string, Tensor>& tensors, const std::string& s
       continue;
     }
     const std::byte* data = static_cast<const std::byte*>(it->second.data());
-    const bool zeros = std::all_of(data, data + it->second.bytes(), [](std::byte b) { return b == std::byte{0}; });
+    const bool zeros =
+        std::all_of(data, data + it->second.bytes(), [](std::byte b) { return b == std::byte{0}; });
     if (!zeros || it->second.dtype() != DType::kU8 || it->second.rank() != 1) {
-      throw Error(ErrorCode::kCorruptFile,
-                  fmt::format("artifact: {}: expected zeros in \"{}\"", subject, printable(it->first)));
+      throw Error(ErrorCode::kCorruptFile, fmt::format("artifact: {}: expected zeros in \"{}\"",
+                                                       subject, printable(it->first)));
     }
     it = tensors.erase(it);
   }
@@ -129,7 +134,9 @@ std::vector<std::pair<std::string, const Tensor*>> in_step_order(const Plan& pla
 
 }  // namespace
 
-std::string artifact_digest(const Plan& plan) { return digest_of(plan_to_json(plan), plan.tensors); }
+std::string artifact_digest(const Plan& plan) {
+  return digest_of(plan_to_json(plan), plan.tensors);
+}
 
 std::string write_artifact(const std::filesystem::path& path, const Plan& plan) {
   verify_plan(plan);
@@ -143,8 +150,9 @@ std::string write_artifact(const std::filesystem::path& path, const Plan& plan) 
   std::vector<std::pair<std::string, const Tensor*>> tensors = in_step_order(plan);
   Tensor long_plan;
   if (text.size() > kLargestInlinePlan) {
-    long_plan = Tensor::of<uint8_t>({static_cast<int64_t>(text.size())},
-                                    std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
+    long_plan =
+        Tensor::of<uint8_t>({static_cast<int64_t>(text.size())},
+                            std::span(reinterpret_cast<const uint8_t*>(text.data()), text.size()));
     tensors.emplace_back(kPlanTensor, &long_plan);
   } else {
     metadata["repquant.plan"] = text;
@@ -157,7 +165,8 @@ Plan parse_artifact(std::span<const std::byte> bytes, const std::string& subject
                     const ArtifactLimits& limits) {
   SafetensorsFile file = parse_safetensors(bytes, subject, limits);
   if (metadata_at(file, "format", subject) != kFormat) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("artifact: {}: expected format \"repquant\"", subject),
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("artifact: {}: expected format \"repquant\"", subject),
                 "is it an artifact of repquant?");
   }
   check_version(metadata_at(file, "repquant.version", subject), subject);
@@ -166,12 +175,13 @@ Plan parse_artifact(std::span<const std::byte> bytes, const std::string& subject
   const std::string text = take_plan_text(file, subject);
   const std::string digest = digest_of(text, file.tensors);
   if (metadata_at(file, "repquant.digest", subject) != digest) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("artifact: {}: the digest does not match the content: "
-                                                     "the file is damaged",
-                                                     subject));
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("artifact: {}: the digest does not match the content: "
+                            "the file is damaged",
+                            subject));
   }
-  Plan plan = plan_from_json(text, metadata_at(file, "repquant.provenance", subject), std::move(file.tensors),
-                             "artifact: " + subject, limits.json_depth);
+  Plan plan = plan_from_json(text, metadata_at(file, "repquant.provenance", subject),
+                             std::move(file.tensors), "artifact: " + subject, limits.json_depth);
   verify_plan(plan);
   return plan;
 }

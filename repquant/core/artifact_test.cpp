@@ -42,8 +42,8 @@ class Artifact : public testing::Test {
 
 bool equal(const Plan& a, const Plan& b) {
   return a.model == b.model && a.quality == b.quality && a.provenance == b.provenance &&
-         a.buffers == b.buffers && a.inputs == b.inputs && a.outputs == b.outputs && a.steps == b.steps &&
-         artifact_digest(a) == artifact_digest(b);
+         a.buffers == b.buffers && a.inputs == b.inputs && a.outputs == b.outputs &&
+         a.steps == b.steps && artifact_digest(a) == artifact_digest(b);
 }
 
 // A safetensors file around any header text and data.
@@ -103,7 +103,8 @@ TEST_F(Artifact, DataIsAlignedAndWithoutHoles) {
   std::memcpy(&header, bytes.data(), 8);
   EXPECT_EQ((8 + header) % 64, 0u);
   EXPECT_EQ(bytes.size() % 64, 0u);
-  const nlohmann::json json = nlohmann::json::parse(std::string(reinterpret_cast<const char*>(bytes.data()) + 8, header));
+  const nlohmann::json json =
+      nlohmann::json::parse(std::string(reinterpret_cast<const char*>(bytes.data()) + 8, header));
   for (const auto& [name, entry] : json.items()) {
     if (name == "__metadata__" || name.starts_with("__pad__")) continue;
     EXPECT_EQ(entry["data_offsets"][0].get<uint64_t>() % 64, 0u) << name;
@@ -128,6 +129,16 @@ TEST_F(Artifact, AnInvalidPlanIsNotWritten) {
   EXPECT_TRUE(fs::is_empty(folder_));
 }
 
+// Files of every minor version must load forever.
+TEST(ArtifactGolden, Version1_0) {
+  const fs::path root = fs::path(__FILE__).parent_path().parent_path().parent_path();
+  const Plan plan = read_artifact(root / "tests" / "golden" / "artifact_1.0.rq.safetensors");
+  EXPECT_EQ(plan.steps.size(), example_plan().steps.size());
+  EXPECT_EQ(plan.model["class_names"][2], "c");
+  EXPECT_EQ(unpack_weights(plan.tensors.at("fc2.w")),
+            unpack_weights(example_plan().tensors.at("fc2.w")));
+}
+
 TEST_F(Artifact, IsArtifactLooksAtTheContent) {
   write_file_atomically(folder_ / "text", "{\"format\":\"repquant\"}");
   EXPECT_FALSE(is_artifact(folder_ / "text"));
@@ -150,7 +161,8 @@ TEST_F(Artifact, TruncationAtEveryByteIsRefused) {
   EXPECT_THROW(parse_artifact(longer, "file"), Error);
 }
 
-// Flips every `stride`-th bit. What is still read must be the same plan; data bytes have no such slack.
+// Flips every `stride`-th bit. What is still read must be the same plan; data bytes have no such
+// slack.
 void flip_bits(Bytes bytes, size_t stride) {
   const Plan plan = parse_artifact(bytes, "file");
   uint64_t header = 0;
@@ -163,7 +175,8 @@ void flip_bits(Bytes bytes, size_t stride) {
       EXPECT_TRUE(equal(plan, changed)) << "bit " << i;
       EXPECT_LT(i / 8, 8 + header) << "bit " << i;
     } catch (const Error& e) {
-      EXPECT_TRUE(e.code() == ErrorCode::kCorruptFile || e.code() == ErrorCode::kUnsupported) << e.what();
+      EXPECT_TRUE(e.code() == ErrorCode::kCorruptFile || e.code() == ErrorCode::kUnsupported)
+          << e.what();
     }
     bytes[i / 8] ^= mask;
   }
@@ -172,7 +185,8 @@ void flip_bits(Bytes bytes, size_t stride) {
 // x -> codes -> x: the smallest plan with every part of the format.
 Plan small_plan() {
   Plan plan;
-  plan.buffers = {{"x", DType::kF32, {4}, 32}, {"q", DType::kU8, {4}, 8}, {"y", DType::kF32, {4}, 32}};
+  plan.buffers = {
+      {"x", DType::kF32, {4}, 32}, {"q", DType::kU8, {4}, 8}, {"y", DType::kF32, {4}, 32}};
   plan.inputs = {0};
   plan.outputs = {2};
   Step quantize{.op = "quantize", .name = "a", .in = {0}, .out = {1}};
@@ -199,7 +213,8 @@ TEST_F(Artifact, ManyBitFlipsOfALargerFile) { flip_bits(example_bytes(), 37); }
 class Metadata : public Artifact {
  protected:
   // Reads the example with one metadata value replaced (or erased, if empty).
-  std::string refused(const std::string& key, const std::string& value, ErrorCode code = ErrorCode::kCorruptFile) {
+  std::string refused(const std::string& key, const std::string& value,
+                      ErrorCode code = ErrorCode::kCorruptFile) {
     example_bytes();
     SafetensorsFile file = read_safetensors(path());
     if (value.empty()) file.metadata.erase(key);
@@ -215,7 +230,8 @@ TEST_F(Metadata, VersionsAndFeatures) {
   EXPECT_THAT(refused("repquant.version", "2.0", ErrorCode::kUnsupported), HasSubstr("1.x"));
   refused("repquant.version", "one");
   refused("repquant.version", "");
-  EXPECT_THAT(refused("repquant.requires", "log_softmax,holograms", ErrorCode::kUnsupported), HasSubstr("holograms"));
+  EXPECT_THAT(refused("repquant.requires", "log_softmax,holograms", ErrorCode::kUnsupported),
+              HasSubstr("holograms"));
   refused("format", "other");
   refused("format", "");
   EXPECT_THAT(refused("repquant.digest", std::string(64, '0')), HasSubstr("damaged"));
@@ -227,9 +243,12 @@ TEST_F(Metadata, VersionsAndFeatures) {
 // ---- hostile containers -------------------------------------------------------------------------
 TEST(Safetensors, PlainFilesAreRead) {
   const SafetensorsFile file = parse_safetensors(
-      container(R"({"__metadata__":{"k":"v"},"a":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},)"
-                R"("b":{"dtype":"BOOL","shape":[],"data_offsets":[0,1]},"e":{"dtype":"F32","shape":[0,5],"data_offsets":[3,3]}}  )",
-                "xyz"), "file");
+      container(
+          R"({"__metadata__":{"k":"v"},"a":{"dtype":"U8","shape":[2],"data_offsets":[1,3]},)"
+          R"("b":{"dtype":"BOOL","shape":[],"data_offsets":[0,1]},)"
+                R"("e":{"dtype":"F32","shape":[0,5],"data_offsets":[3,3]}}  )",
+          "xyz"),
+      "file");
   EXPECT_EQ(file.metadata.at("k"), "v");
   EXPECT_EQ(file.tensors.at("a").as<uint8_t>()[1], 'z');
   EXPECT_EQ(file.tensors.at("e").size(), 0);
@@ -245,7 +264,8 @@ TEST(Safetensors, HeaderLengths) {
   refused_file(container(""));
   refused_file(container("[]"));
   refused_file(container(" {}"));
-  EXPECT_THAT(refusal([] { parse_safetensors(container("{}"), "file", {.header_bytes = 1}); }), HasSubstr("at most 1"));
+  EXPECT_THAT(refusal([] { parse_safetensors(container("{}"), "file", {.header_bytes = 1}); }),
+              HasSubstr("at most 1"));
 }
 
 TEST(Safetensors, Entries) {
@@ -270,15 +290,20 @@ TEST(Safetensors, Entries) {
   entry(R"({"dtype":"U8","shape":[8],"data_offsets":[0,9007199254740992]})");
   EXPECT_THAT(entry(R"({"dtype":"U8","shape":[7],"data_offsets":[0,7]})"), HasSubstr("7 bytes"));
   EXPECT_THAT(entry(R"({"dtype":"U8","shape":[7],"data_offsets":[1,8]})"), HasSubstr("hole"));
-  EXPECT_THAT(refused_file(container(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", "abcdefgh"),
-                           ErrorCode::kUnsupported), HasSubstr("F8_E4M3"));
+  EXPECT_THAT(
+      refused_file(
+          container(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", "abcdefgh"),
+          ErrorCode::kUnsupported),
+      HasSubstr("F8_E4M3"));
 }
 
 TEST(Safetensors, OverlapsDuplicatesAndNames) {
   const std::string a = R"({"dtype":"U8","shape":[2],"data_offsets":[0,2]})";
   const std::string b = R"({"dtype":"U8","shape":[2],"data_offsets":[1,3]})";
-  EXPECT_THAT(refused_file(container("{\"a\":" + a + ",\"b\":" + b + "}", "xyz")), HasSubstr("overlap"));
-  EXPECT_THAT(refused_file(container("{\"a\":" + a + ",\"a\":" + a + "}", "xy")), HasSubstr("twice"));
+  EXPECT_THAT(refused_file(container("{\"a\":" + a + ",\"b\":" + b + "}", "xyz")),
+              HasSubstr("overlap"));
+  EXPECT_THAT(refused_file(container("{\"a\":" + a + ",\"a\":" + a + "}", "xy")),
+              HasSubstr("twice"));
   refused_file(container("{\"a\":" + a + ",\"b\":" + a + "}", "xy"));
   EXPECT_THAT(refused_file(container("{\"a\\u001b[31m\":" + a + "}", "xy")), HasSubstr("\\x1b"));
   refused_file(container("{\"\":" + a + "}", "xy"));
@@ -293,11 +318,13 @@ TEST(Safetensors, OverlapsDuplicatesAndNames) {
 TEST(Safetensors, TensorCountIsLimited) {
   std::string header = "{";
   for (int i = 0; i < 5; ++i) {
-    header += (i > 0 ? ",\"" : "\"") + std::to_string(i) + R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
+    header += (i > 0 ? ",\"" : "\"") + std::to_string(i) +
+              R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
   }
   const Bytes bytes = container(header + "}");
   EXPECT_EQ(parse_safetensors(bytes, "file").tensors.size(), 5u);
-  EXPECT_THAT(refusal([&] { parse_safetensors(bytes, "file", {.tensors = 3}); }), HasSubstr("at most 3"));
+  EXPECT_THAT(refusal([&] { parse_safetensors(bytes, "file", {.tensors = 3}); }),
+              HasSubstr("at most 3"));
 }
 
 // ---- writing ------------------------------------------------------------------------------------
@@ -331,7 +358,8 @@ TEST_F(Artifact, AFullDiskKeepsTheOldArtifact) {
 
 TEST_F(Artifact, WritersRefuseBadNames) {
   const Tensor t = Tensor::of<uint8_t>({1}, {7});
-  for (const std::string& name : {std::string("a\nb"), std::string(), std::string("__metadata__"), std::string("\xff")}) {
+  for (const std::string& name :
+       {std::string("a\nb"), std::string(), std::string("__metadata__"), std::string("\xff")}) {
     EXPECT_THROW(write_safetensors(path(), {}, {{name, &t}}, true), Error);
   }
   EXPECT_THROW(write_safetensors(path(), {}, {{"a", &t}, {"a", &t}}, true), Error);
@@ -359,14 +387,16 @@ TEST(PlanJson, WrongTypesAreRefused) {
   const auto refused = [&](const std::function<void(nlohmann::json&)>& change) {
     nlohmann::json value = nlohmann::json::parse(plan_to_json(plan));
     change(value);
-    return refusal([&] { plan_from_json(value.dump(), provenance_to_json(plan), data_of(plan), "file"); });
+    return refusal(
+        [&] { plan_from_json(value.dump(), provenance_to_json(plan), data_of(plan), "file"); });
   };
   const nlohmann::json whole = nlohmann::json::parse(plan_to_json(plan));
   for (const auto& [key, unused] : whole.items()) {
     if (key == "tensors") continue;  // absent means none, which the data then contradict
     EXPECT_THAT(refused([&](nlohmann::json& v) { v.erase(key); }), HasSubstr(key));
   }
-  for (const char* key : {"buffers", "steps", "inputs", "outputs", "tensors", "provenance_sha256"}) {
+  for (const char* key :
+       {"buffers", "steps", "inputs", "outputs", "tensors", "provenance_sha256"}) {
     refused([&](nlohmann::json& v) { v[key] = 1; });
   }
   refused([](nlohmann::json& v) { v.erase("tensors"); });
@@ -378,9 +408,12 @@ TEST(PlanJson, WrongTypesAreRefused) {
   refused([](nlohmann::json& v) { v["steps"][0]["name"] = "a\nb"; });
   refused([](nlohmann::json& v) { v["steps"][0]["lists"] = {{"dims", {1.5}}}; });
   refused([](nlohmann::json& v) { v["steps"][0]["ints"] = {{"a", "b"}}; });
-  refused([](nlohmann::json& v) { v["tensors"]["more"] = {{"layout", "plain"}, {"role", "more"}, {"crc32c", 0}}; });
+  refused([](nlohmann::json& v) {
+    v["tensors"]["more"] = {{"layout", "plain"}, {"role", "more"}, {"crc32c", 0}};
+  });
   refused([](nlohmann::json& v) { v["tensors"].erase("qkv.c"); });
-  EXPECT_THAT(refused([](nlohmann::json& v) { v["tensors"]["qkv.c"]["crc32c"] = 1; }), HasSubstr("qkv.c"));
+  EXPECT_THAT(refused([](nlohmann::json& v) { v["tensors"]["qkv.c"]["crc32c"] = 1; }),
+              HasSubstr("qkv.c"));
 }
 
 }  // namespace

@@ -23,7 +23,8 @@ class Builder {
     return plan.steps.back();
   }
 
-  template <class T> void tensor(Step& step, const std::string& role, Shape shape, const std::vector<T>& values) {
+  template <class T>
+  void tensor(Step& step, const std::string& role, Shape shape, const std::vector<T>& values) {
     place(step, role).data = Tensor::of(std::move(shape), values);
   }
   void floats(Step& step, const std::string& role, const std::vector<float>& values) {
@@ -39,11 +40,13 @@ class Builder {
   }
 
   // Weights [n][k] of `bits`, with all constants of a code output (or of a float output).
-  Step& linear(const std::string& name, std::vector<int> in, int out, int64_t n, int64_t k, int bits, bool codes) {
+  Step& linear(const std::string& name, std::vector<int> in, int out, int64_t n, int64_t k,
+               int bits, bool codes) {
     Step& s = step("linear", name, std::move(in), out);
     std::vector<int8_t> w;
     const int limit = 1 << (bits - 1);
-    for (int64_t i = 0; i < n * k; ++i) w.push_back(static_cast<int8_t>((i * 7 + 3) % (2 * limit) - limit));
+    for (int64_t i = 0; i < n * k; ++i)
+      w.push_back(static_cast<int8_t>((i * 7 + 3) % (2 * limit) - limit));
     PlanTensor& packed = place(s, "w");
     packed.data = pack_weights(w, n, k, bits);
     packed.layout = layout_for(bits);
@@ -66,7 +69,8 @@ class Builder {
 
   static std::vector<float> values(size_t count, float first) {
     std::vector<float> list;
-    for (size_t i = 0; i < count; ++i) list.push_back(first * (1.0f + 0.03f * static_cast<float>(i)));
+    for (size_t i = 0; i < count; ++i)
+      list.push_back(first * (1.0f + 0.03f * static_cast<float>(i)));
     return list;
   }
 
@@ -95,7 +99,8 @@ int add_attention(Builder& b, int input) {
   std::vector<int> parts;
   for (int i = 0; i < 3; ++i) {
     parts.push_back(b.buffer("part" + std::to_string(i), {5, 8}, 8));
-    b.step("slice", "slice" + std::to_string(i), {qkv}, parts.back()).lists["range"] = {1, 8 * i, 8 * i + 8, 1};
+    b.step("slice", "slice" + std::to_string(i), {qkv}, parts.back()).lists["range"] = {
+        1, 8 * i, 8 * i + 8, 1};
   }
   const int mixed = b.buffer("mixed", {5, 8}, 8);
   Step& attention = b.step("attention", "attention", parts, mixed);
@@ -144,7 +149,8 @@ Plan example_plan() {
   transpose.lists = {{"dims", {8, 4}}, {"perm", {1, 0}}};
   const int tokens = b.buffer("tokens", {5, 8}, 32), placed = b.buffer("placed", {5, 8}, 32);
   b.tensor(b.step("prepend", "class", {rows}, tokens), "const", {1, 8}, Builder::values(8, 0.3f));
-  b.tensor(b.step("add", "position", {tokens}, placed), "const", {5, 8}, Builder::values(40, 0.02f));
+  b.tensor(b.step("add", "position", {tokens}, placed), "const", {5, 8},
+           Builder::values(40, 0.02f));
   const int sum = add_mlp(b, add_attention(b, placed));
   const int scaled = b.buffer("scaled", {5, 8}, 32), normed = b.buffer("final", {5, 8}, 32);
   b.floats(b.step("mul", "scale", {sum}, scaled), "const", Builder::values(8, 1.1f));

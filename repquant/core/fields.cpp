@@ -30,7 +30,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 [[noreturn]] void bad_value(const Field& field, std::string_view got) {
   std::string want;
   if (!field.choices.empty()) want = fmt::format("one of {}", fmt::join(field.choices, ", "));
-  else if (field.range) want = fmt::format("a number in [{}, {}]", field.range->low, field.range->high);
+  else if (field.range)
+    want = fmt::format("a number in [{}, {}]", field.range->low, field.range->high);
   else if (std::holds_alternative<bool>(field.default_value)) want = "true or false";
   else if (std::holds_alternative<int64_t>(field.default_value)) want = "an integer";
   else if (std::holds_alternative<double>(field.default_value)) want = "a number";
@@ -72,7 +73,8 @@ FieldValue parse_field(const Field& field, std::string_view text) {
 
 FieldValue check_field(const Field& field, const FieldValue& given) {
   FieldValue value = given;
-  if (std::holds_alternative<double>(field.default_value) && std::holds_alternative<int64_t>(value)) {
+  if (std::holds_alternative<double>(field.default_value) &&
+      std::holds_alternative<int64_t>(value)) {
     value = static_cast<double>(std::get<int64_t>(value));
   }
   if (value.index() != field.default_value.index()) bad_value(field, to_string(given));
@@ -90,7 +92,8 @@ FieldValue check_field(const Field& field, const FieldValue& given) {
   return value;
 }
 
-std::vector<std::string> nearest(std::string_view name, const std::vector<std::string>& candidates) {
+std::vector<std::string> nearest(std::string_view name,
+                                 const std::vector<std::string>& candidates) {
   std::vector<std::pair<size_t, std::string>> ranked;
   for (const std::string& candidate : candidates) {
     const size_t distance = edit_distance(name, candidate);

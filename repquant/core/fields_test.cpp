@@ -45,7 +45,8 @@ TEST(Fields, ListHoldsDefaultsRangesAndChoices) {
 
 TEST(Fields, ValuesOverwriteDefaultsInOrder) {
   const Options o = read_fields<Options>(
-      {{"bits", int64_t{3}}, {"ratio", int64_t{1}}, {"fold", false}, {"bits", int64_t{8}}}, "repquant");
+      {{"bits", int64_t{3}}, {"ratio", int64_t{1}}, {"fold", false}, {"bits", int64_t{8}}},
+      "repquant");
   EXPECT_EQ(o.bits, 8);
   EXPECT_EQ(o.ratio, 1.0);
   EXPECT_FALSE(o.fold);
@@ -65,7 +66,8 @@ TEST(Fields, TextIsParsedByType) {
   EXPECT_EQ(std::get<int64_t>(parse_field(list[0], "3")), 3);
   EXPECT_EQ(std::get<double>(parse_field(list[1], "0.25")), 0.25);
   EXPECT_EQ(std::get<bool>(parse_field(list[2], "false")), false);
-  for (const auto& [field, text] : {std::pair{0, "3x"}, {0, ""}, {0, "99999999999999999999"}, {1, "nan"}, {2, "yes"}}) {
+  for (const auto& [field, text] :
+       {std::pair{0, "3x"}, {0, ""}, {0, "99999999999999999999"}, {1, "nan"}, {2, "yes"}}) {
     EXPECT_THROW(parse_field(list[static_cast<size_t>(field)], text), Error) << text;
   }
 }

@@ -20,7 +20,8 @@ namespace repquant {
 namespace {
 
 // The kind of failure a caller can act on: a missing path, a full disk, or anything else.
-[[noreturn]] void fail(const char* action, const std::filesystem::path& path, int error, ErrorCode other) {
+[[noreturn]] void fail(const char* action, const std::filesystem::path& path, int error,
+                       ErrorCode other) {
   ErrorCode code = other;
   std::string hint;
   if (error == ENOENT || error == ENOTDIR) code = ErrorCode::kNotFound;
@@ -28,7 +29,8 @@ namespace {
     code = ErrorCode::kResourceExhausted;
     hint = "free some space or write elsewhere";
   }
-  throw Error(code, fmt::format("{}: \"{}\": {}", action, path.string(), std::strerror(error)), hint);
+  throw Error(code, fmt::format("{}: \"{}\": {}", action, path.string(), std::strerror(error)),
+              hint);
 }
 
 class Descriptor {
@@ -83,8 +85,9 @@ std::vector<std::byte> read_file(const std::filesystem::path& path, uint64_t lim
   const Descriptor file(open_to_read(path));
   const uint64_t size = regular_file_size(file, path);
   if (size > limit) {
-    throw Error(ErrorCode::kCorruptFile,
-                fmt::format("read: \"{}\": expected at most {} bytes, got {}", path.string(), limit, size));
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format("read: \"{}\": expected at most {} bytes, got {}", path.string(), limit, size));
   }
   std::vector<std::byte> bytes(size);
   uint64_t done = 0;
@@ -135,7 +138,8 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
     name += fmt::format(".{}.{}.tmp", ::getpid(), attempt);
     fd_ = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd_ >= 0) temporary_ = std::move(name);
-    else if (errno != EEXIST || attempt > 1000) fail("write", path_, errno, ErrorCode::kInvalidArgument);
+    else if (errno != EEXIST || attempt > 1000)
+      fail("write", path_, errno, ErrorCode::kInvalidArgument);
   }
 }
 
@@ -154,7 +158,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text.data(), text.size()))); }
+void AtomicFile::write(std::string_view text) {
+  write(std::as_bytes(std::span(text.data(), text.size())));
+}
 
 void AtomicFile::commit() {
   REPQUANT_CHECK(fd_ >= 0);
@@ -179,7 +185,8 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view t
 
 // ---- digests ------------------------------------------------------------------------------------
 Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-  if (context_ == nullptr || EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr) != 1) {
+  if (context_ == nullptr ||
+      EVP_DigestInit_ex(static_cast<EVP_MD_CTX*>(context_), EVP_sha256(), nullptr) != 1) {
     EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_));
     throw Error(ErrorCode::kInternal, "digest: sha-256 is not available");
   }
@@ -188,7 +195,8 @@ Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
 Sha256::~Sha256() { EVP_MD_CTX_free(static_cast<EVP_MD_CTX*>(context_)); }
 
 Sha256& Sha256::update(std::span<const std::byte> bytes) {
-  REPQUANT_CHECK(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), bytes.data(), bytes.size()) == 1);
+  REPQUANT_CHECK(EVP_DigestUpdate(static_cast<EVP_MD_CTX*>(context_), bytes.data(), bytes.size()) ==
+                 1);
   return *this;
 }
 

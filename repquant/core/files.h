@@ -29,8 +29,8 @@ class MappedFile {  // read-only, whole file
 };
 
 // Writes to a temporary name in the same folder; commit() syncs and renames, the destructor removes
-// what was not committed. A full disk or read-only folder throws kResourceExhausted / kInvalidArgument
-// naming the path; the old file is untouched.
+// what was not committed. A full disk or read-only folder throws kResourceExhausted /
+// kInvalidArgument naming the path; the old file is untouched.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -40,7 +40,9 @@ class AtomicFile {
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
   void commit();
-  const std::filesystem::path& temporary() const { return temporary_; }  // to read back before commit
+  const std::filesystem::path& temporary() const {
+    return temporary_;
+  }  // to read back before commit
 
  private:
   std::filesystem::path path_, temporary_;

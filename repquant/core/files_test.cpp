@@ -32,7 +32,8 @@ class Files : public testing::Test {
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
   size_t entries() const {
-    return static_cast<size_t>(std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
+    return static_cast<size_t>(
+        std::distance(fs::directory_iterator(folder_), fs::directory_iterator()));
   }
 
   fs::path folder_;
@@ -103,7 +104,8 @@ TEST_F(Files, BadPathsHaveTheirCodes) {
   EXPECT_EQ(code_of([&] { MappedFile mapped(folder_); }), ErrorCode::kCorruptFile);
   EXPECT_EQ(code_of([] { read_file("/dev/zero"); }), ErrorCode::kCorruptFile);
   EXPECT_EQ(code_of([&] { write_file_atomically(folder_, "x"); }), ErrorCode::kInvalidArgument);
-  EXPECT_EQ(code_of([&] { write_file_atomically(folder_ / "none" / "a", "x"); }), ErrorCode::kNotFound);
+  EXPECT_EQ(code_of([&] { write_file_atomically(folder_ / "none" / "a", "x"); }),
+            ErrorCode::kNotFound);
   write_file_atomically(folder_ / "a", "12345");
   EXPECT_EQ(code_of([&] { read_file(folder_ / "a", 4); }), ErrorCode::kCorruptFile);
   try {
@@ -115,10 +117,12 @@ TEST_F(Files, BadPathsHaveTheirCodes) {
 
 TEST_F(Files, AFolderThatCannotBeWrittenIsRefused) {
   // The super-user passes permission bits, but nobody creates files below /proc.
-  EXPECT_NE(code_of([] { write_file_atomically("/proc/self/repquant", "x"); }), ErrorCode::kInternal);
+  EXPECT_NE(code_of([] { write_file_atomically("/proc/self/repquant", "x"); }),
+            ErrorCode::kInternal);
   if (::geteuid() == 0) return;
   fs::permissions(folder_, fs::perms::owner_read | fs::perms::owner_exec);
-  EXPECT_EQ(code_of([&] { write_file_atomically(folder_ / "a", "x"); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(code_of([&] { write_file_atomically(folder_ / "a", "x"); }),
+            ErrorCode::kInvalidArgument);
   fs::permissions(folder_, fs::perms::owner_all);
 }
 
@@ -151,7 +155,8 @@ std::span<const std::byte> bytes_of(std::string_view text) {
 }
 
 TEST(Digests, KnownValues) {
-  EXPECT_EQ(sha256_hex(bytes_of("abc")), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256_hex(bytes_of("abc")),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(Sha256().update("a").update("bc").hex(), sha256_hex(bytes_of("abc")));
   EXPECT_EQ(crc32c(bytes_of("123456789")), 0xE3069283u);  // the check value of CRC-32C
   EXPECT_EQ(crc32c({}), 0u);

@@ -73,16 +73,16 @@ const Tensor* Plan::find_tensor(const Step& step, const std::string& role) const
 const Tensor& Plan::tensor(const Step& step, const std::string& role) const {
   if (const Tensor* found = find_tensor(step, role)) return *found;
   throw Error(ErrorCode::kCorruptFile,
-              fmt::format("plan: step \"{}\" ({}): expected a tensor \"{}\", got none", step.name, step.op,
-                          role));
+              fmt::format("plan: step \"{}\" ({}): expected a tensor \"{}\", got none", step.name,
+                          step.op, role));
 }
 
 int64_t Plan::integer(const Step& step, const std::string& key) const {
   const auto found = step.ints.find(key);
   if (found != step.ints.end()) return found->second;
   throw Error(ErrorCode::kCorruptFile,
-              fmt::format("plan: step \"{}\" ({}): expected an integer \"{}\", got none", step.name, step.op,
-                          key));
+              fmt::format("plan: step \"{}\" ({}): expected an integer \"{}\", got none", step.name,
+                          step.op, key));
 }
 
 std::string layout_for(int bits) {
@@ -93,7 +93,8 @@ std::string layout_for(int bits) {
 
 Tensor pack_weights(std::span<const int8_t> codes, int64_t n, int64_t k, int bits) {
   const std::string layout = layout_for(bits);
-  REPQUANT_CHECK(n >= 0 && k >= 0 && element_count(Shape{n, k}) == static_cast<int64_t>(codes.size()));
+  REPQUANT_CHECK(n >= 0 && k >= 0 &&
+                 element_count(Shape{n, k}) == static_cast<int64_t>(codes.size()));
   const int limit = 1 << (bits - 1);
   for (const int8_t code : codes) {
     if (code < -limit || code >= limit) {
@@ -112,14 +113,16 @@ Tensor pack_weights(std::span<const int8_t> codes, int64_t n, int64_t k, int bit
 
 std::vector<int8_t> unpack_weights(const PlanTensor& tensor) {
   const auto refuse = [&](const std::string& expected) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("plan: tensor \"{}\": expected {}, got {} {} as {}",
-                                                     tensor.name, expected, name_of(tensor.data.dtype()),
-                                                     to_string(tensor.data.shape()), tensor.layout));
+    throw Error(
+        ErrorCode::kCorruptFile,
+        fmt::format("plan: tensor \"{}\": expected {}, got {} {} as {}", tensor.name, expected,
+                    name_of(tensor.data.dtype()), to_string(tensor.data.shape()), tensor.layout));
   };
   if (tensor.bits < 2 || tensor.bits > 8 || tensor.layout != layout_for(tensor.bits)) {
     refuse("packed weights of 2 to 8 bits");
   }
-  if (tensor.logical_shape.size() != 2 || tensor.logical_shape[0] < 0 || tensor.logical_shape[1] < 0) {
+  if (tensor.logical_shape.size() != 2 || tensor.logical_shape[0] < 0 ||
+      tensor.logical_shape[1] < 0) {
     refuse("a logical shape [N, K]");
   }
   const int64_t n = tensor.logical_shape[0], k = tensor.logical_shape[1];

@@ -22,7 +22,8 @@ std::string dump(const json& value, const char* what) {
   try {
     return value.dump();
   } catch (const json::exception&) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("artifact: {}: expected valid UTF-8 text", what));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("artifact: {}: expected valid UTF-8 text", what));
   }
 }
 
@@ -41,7 +42,8 @@ json step_to_json(const Step& step) {
 }
 
 json tensor_to_json(const PlanTensor& tensor) {
-  json value = {{"layout", tensor.layout}, {"role", tensor.role}, {"crc32c", crc32c(bytes_of(tensor.data))}};
+  json value = {
+      {"layout", tensor.layout}, {"role", tensor.role}, {"crc32c", crc32c(bytes_of(tensor.data))}};
   if (tensor.bits != 0) value["bits"] = tensor.bits;
   if (!tensor.logical_shape.empty()) value["logical_shape"] = tensor.logical_shape;
   return value;
@@ -72,7 +74,8 @@ class Reader {
   }
   std::string name(const char* key) const {
     std::string text_ = text(key);
-    if (!is_plain_name(text_)) fail(fmt::format("a printable name of at most 512 bytes as \"{}\"", key));
+    if (!is_plain_name(text_))
+      fail(fmt::format("a printable name of at most 512 bytes as \"{}\"", key));
     return text_;
   }
   int64_t integer(const json& value, const char* key) const {
@@ -148,7 +151,8 @@ Step read_step(const json& value, const std::string& subject) {
   return step;
 }
 
-PlanTensor read_tensor(const std::string& name, const json& value, Tensor data, const std::string& subject) {
+PlanTensor read_tensor(const std::string& name, const json& value, Tensor data,
+                       const std::string& subject) {
   const Reader reader(value, subject);
   PlanTensor tensor;
   tensor.name = name;
@@ -161,8 +165,9 @@ PlanTensor read_tensor(const std::string& name, const json& value, Tensor data, 
   const int64_t expected = reader.integer(reader.at("crc32c"), "crc32c");
   const uint32_t found = crc32c(bytes_of(data));
   if (expected != static_cast<int64_t>(found)) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("{}: expected crc32c {:08x}, got {:08x}", subject,
-                                                     static_cast<uint64_t>(expected), found));
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("{}: expected crc32c {:08x}, got {:08x}", subject,
+                            static_cast<uint64_t>(expected), found));
   }
   tensor.data = std::move(data);
   return tensor;
@@ -188,8 +193,8 @@ std::string plan_to_json(const Plan& plan) {
   return dump(value, "plan");
 }
 
-Plan plan_from_json(std::string_view text, std::string_view provenance, std::map<std::string, Tensor> tensors,
-                    const std::string& subject, int depth) {
+Plan plan_from_json(std::string_view text, std::string_view provenance,
+                    std::map<std::string, Tensor> tensors, const std::string& subject, int depth) {
   const json value = parse_strict_json(text, subject + ": plan", depth);
   const Reader reader(value, subject + ": plan");
   Plan plan;
@@ -197,7 +202,8 @@ Plan plan_from_json(std::string_view text, std::string_view provenance, std::map
   plan.quality = reader.at("quality");
   plan.provenance = parse_strict_json(provenance, subject + ": provenance", depth);
   if (reader.text("provenance_sha256") != text_digest(provenance)) {
-    throw Error(ErrorCode::kCorruptFile, subject + ": provenance: its digest differs from the plan's");
+    throw Error(ErrorCode::kCorruptFile,
+                subject + ": provenance: its digest differs from the plan's");
   }
   plan.inputs = reader.indices("inputs");
   plan.outputs = reader.indices("outputs");
@@ -205,20 +211,23 @@ Plan plan_from_json(std::string_view text, std::string_view provenance, std::map
     reader.fail("lists as \"buffers\" and \"steps\"");
   }
   for (const json& buffer : reader.at("buffers")) {
-    plan.buffers.push_back(read_buffer(buffer, fmt::format("{}: buffer {}", subject, plan.buffers.size())));
+    plan.buffers.push_back(
+        read_buffer(buffer, fmt::format("{}: buffer {}", subject, plan.buffers.size())));
   }
   for (const json& step : reader.at("steps")) {
     plan.steps.push_back(read_step(step, fmt::format("{}: step {}", subject, plan.steps.size())));
   }
   reader.entries("tensors", [&](const std::string& name, const json& entry) {
     const auto found = tensors.find(name);
-    if (found == tensors.end()) reader.fail(fmt::format("data of the tensor \"{}\"", printable(name)));
+    if (found == tensors.end())
+      reader.fail(fmt::format("data of the tensor \"{}\"", printable(name)));
     plan.tensors[name] = read_tensor(name, entry, std::move(found->second),
                                      fmt::format("{}: tensor \"{}\"", subject, printable(name)));
     tensors.erase(found);
   });
   if (!tensors.empty()) {
-    reader.fail(fmt::format("no tensor beside the plan's, got \"{}\"", printable(tensors.begin()->first)));
+    reader.fail(
+        fmt::format("no tensor beside the plan's, got \"{}\"", printable(tensors.begin()->first)));
   }
   return plan;
 }

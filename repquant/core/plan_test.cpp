@@ -25,7 +25,8 @@ Buffer& out_of(Plan& plan, const std::string& name) {
 }
 
 // The message of the refusal of a changed example; empty if it was accepted.
-std::string refusal(const std::function<void(Plan&)>& change, ErrorCode code = ErrorCode::kCorruptFile) {
+std::string refusal(const std::function<void(Plan&)>& change,
+                    ErrorCode code = ErrorCode::kCorruptFile) {
   Plan plan = example_plan();
   change(plan);
   try {
@@ -49,8 +50,12 @@ TEST(PlanPacking, RoundTripsEveryWidth) {
       for (int64_t i = 0; i < 3 * k; ++i) {
         codes.push_back(static_cast<int8_t>((i * 5 + 1) % (1 << bits) - (1 << (bits - 1))));
       }
-      PlanTensor tensor{.name = "w", .data = pack_weights(codes, 3, k, bits), .layout = layout_for(bits),
-                        .bits = bits, .logical_shape = {3, k}, .role = "w"};
+      PlanTensor tensor{.name = "w",
+                        .data = pack_weights(codes, 3, k, bits),
+                        .layout = layout_for(bits),
+                        .bits = bits,
+                        .logical_shape = {3, k},
+                        .role = "w"};
       EXPECT_EQ(unpack_weights(tensor), codes) << bits << " bits, K = " << k;
     }
   }
@@ -102,14 +107,17 @@ TEST(Plan, AccessorsNameWhatIsMissing) {
 TEST(PlanVerify, TheExamplePasses) { EXPECT_EQ(refusal([](Plan&) {}), ""); }
 
 TEST(PlanVerify, UnknownOpIsUnsupportedByName) {
-  const std::string message = refusal([](Plan& p) { step_of(p, "gelu").op = "activaton"; }, ErrorCode::kUnsupported);
+  const std::string message =
+      refusal([](Plan& p) { step_of(p, "gelu").op = "activaton"; }, ErrorCode::kUnsupported);
   EXPECT_THAT(message, HasSubstr("\"activaton\""));
   EXPECT_THAT(message, HasSubstr("activation"));
   EXPECT_THAT(message, HasSubstr("\"gelu\""));
 }
 
 TEST(PlanVerify, OrderOfBuffers) {
-  const auto refused = [](const std::function<void(Plan&)>& change) { return !refusal(change).empty(); };
+  const auto refused = [](const std::function<void(Plan&)>& change) {
+    return !refusal(change).empty();
+  };
   EXPECT_TRUE(refused([](Plan& p) { std::swap(p.steps[0], p.steps[1]); }));
   EXPECT_TRUE(refused([](Plan& p) { p.steps[1].out = p.steps[0].out; }));
   EXPECT_TRUE(refused([](Plan& p) { p.steps[1].out = p.inputs; }));
@@ -158,7 +166,8 @@ void expect_refusals(const std::vector<Case>& cases) {
   }
 }
 
-template <class T> void replace(Plan& plan, const std::string& name, Shape shape, std::vector<T> values) {
+template <class T>
+void replace(Plan& plan, const std::string& name, Shape shape, std::vector<T> values) {
   plan.tensors.at(name).data = Tensor::of(std::move(shape), values);
 }
 
@@ -169,14 +178,21 @@ TEST(PlanVerify, Multipliers) {
     for (const auto& [step, tensor] : {std::pair{"quantize", "quantize.inv"}, {"qkv", "qkv.m"},
                                       {"projection", "projection.s"}, {"attention", "attention.m"},
                                       {"attention", "attention.mo"}, {"echo", "echo.s"}}) {
-      cases.push_back({step, [=, name = std::string(tensor)](Plan& p, Step&) { set(p, name, 0, bad); }});
+      cases.push_back(
+          {step, [=, name = std::string(tensor)](Plan& p, Step&) { set(p, name, 0, bad); }});
     }
   }
   for (const float bad : {nan, inf}) {
-    for (const auto& [step, tensor] : {std::pair{"projection", "projection.b"}, {"norm", "norm.g"},
-                                      {"norm", "norm.beta"}, {"log", "log.shift"}, {"position", "position.const"},
-                                      {"class", "class.const"}, {"scale", "scale.const"}, {"norm", "norm.eps"}}) {
-      cases.push_back({step, [=, name = std::string(tensor)](Plan& p, Step&) { set(p, name, 0, bad); }});
+    for (const auto& [step, tensor] : {std::pair{"projection", "projection.b"},
+                                       {"norm", "norm.g"},
+                                       {"norm", "norm.beta"},
+                                       {"log", "log.shift"},
+                                       {"position", "position.const"},
+                                       {"class", "class.const"},
+                                       {"scale", "scale.const"},
+                                       {"norm", "norm.eps"}}) {
+      cases.push_back(
+          {step, [=, name = std::string(tensor)](Plan& p, Step&) { set(p, name, 0, bad); }});
     }
   }
   expect_refusals(cases);
@@ -189,7 +205,10 @@ TEST(PlanVerify, ZeroGainIsFine) {
 TEST(PlanVerify, Thresholds) {
   expect_refusals({
       {"attention", [](Plan& p, Step&) { set(p, "attention.thr", 4, 2.0f); }},
-      {"attention", [](Plan& p, Step&) { set(p, "attention.thr", 4, p.tensors.at("attention.thr").data.as<float>()[3]); }},
+      {"attention",
+       [](Plan& p, Step&) {
+         set(p, "attention.thr", 4, p.tensors.at("attention.thr").data.as<float>()[3]);
+       }},
       {"attention", [](Plan& p, Step&) { set(p, "attention.thr", 14, 0.0f); }},
       {"attention", [](Plan& p, Step&) { set(p, "attention.thr", 0, std::nanf("")); }},
       {"attention", [](Plan& p, Step&) { set<uint8_t>(p, "attention.lut", 15, 1); }},
@@ -198,7 +217,8 @@ TEST(PlanVerify, Thresholds) {
       {"log", [](Plan& p, Step&) { set(p, "log.thr", 4, 20.0f); }},
       {"log", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 3; }},
       {"levels", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 4; }},
-      {"levels", [](Plan& p, Step&) { replace<uint8_t>(p, "levels.lut", {16}, std::vector<uint8_t>(16)); }},
+      {"levels",
+       [](Plan& p, Step&) { replace<uint8_t>(p, "levels.lut", {16}, std::vector<uint8_t>(16)); }},
   });
 }
 
@@ -210,7 +230,8 @@ TEST(PlanVerify, CodeRanges) {
     cases.push_back({step, [](Plan&, Step& s) { s.ints["lo"] = s.ints["hi"] + 1; }});
     cases.push_back({step, [](Plan&, Step& s) { s.ints["zero"] = int64_t{1} << 40; }});
     cases.push_back({step, [](Plan&, Step& s) { s.ints.erase("zero"); }});
-    cases.push_back({step, [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 3; }});
+    cases.push_back(
+        {step, [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 3; }});
   }
   expect_refusals(cases);
 }
@@ -223,7 +244,11 @@ TEST(PlanVerify, Operands) {
       {"qkv", [](Plan&, Step& s) { s.tensors.erase("w"); }},
       {"qkv", [](Plan&, Step& s) { s.tensors["w"] = "fc1.w"; }},
       {"qkv", [](Plan&, Step& s) { s.tensors["q"] = "qkv.q"; }},
-      {"qkv", [](Plan& p, Step& s) { p.tensors["qkv.q"] = p.tensors["qkv.c"]; s.tensors["q"] = "qkv.q"; }},
+      {"qkv",
+       [](Plan& p, Step& s) {
+         p.tensors["qkv.q"] = p.tensors["qkv.c"];
+         s.tensors["q"] = "qkv.q";
+       }},
       {"qkv", [](Plan& p, Step&) { replace<int32_t>(p, "qkv.c", {23}, std::vector<int32_t>(23)); }},
       {"qkv", [](Plan& p, Step&) { replace<float>(p, "qkv.c", {24}, std::vector<float>(24)); }},
       {"qkv", [](Plan&, Step& s) { s.ints.erase("za"); }},
@@ -234,15 +259,20 @@ TEST(PlanVerify, Operands) {
       {"attention", [](Plan&, Step& s) { s.in.pop_back(); }},
       {"attention", [](Plan&, Step& s) { s.strings["codes"] = "linear"; }},
       {"attention", [](Plan&, Step& s) { s.strings["pv"] = "plain"; }},
-      {"attention", [](Plan& p, Step&) { replace<float>(p, "attention.m", {3}, {1.0f, 1.0f, 1.0f}); }},
+      {"attention",
+       [](Plan& p, Step&) { replace<float>(p, "attention.m", {3}, {1.0f, 1.0f, 1.0f}); }},
       {"norm", [](Plan& p, Step&) { set(p, "norm.eps", 0, 0.0f); }},
       {"norm", [](Plan&, Step& s) { s.tensors.erase("beta"); }},
       {"gelu", [](Plan&, Step& s) { s.strings["kind"] = "mish"; }},
-      {"gelu", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].item_shape = {16, 5}; }},
-      {"position", [](Plan& p, Step&) { replace<float>(p, "position.const", {5}, std::vector<float>(5)); }},
+      {"gelu",
+       [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].item_shape = {16, 5}; }},
+      {"position",
+       [](Plan& p, Step&) { replace<float>(p, "position.const", {5}, std::vector<float>(5)); }},
       {"scale", [](Plan& p, Step& s) { s.in.push_back(p.inputs[0]); }},
-      {"class", [](Plan& p, Step&) { replace<float>(p, "class.const", {2, 8}, std::vector<float>(16)); }},
-      {"class", [](Plan& p, Step&) { replace<float>(p, "class.const", {8}, std::vector<float>(8)); }},
+      {"class",
+       [](Plan& p, Step&) { replace<float>(p, "class.const", {2, 8}, std::vector<float>(16)); }},
+      {"class",
+       [](Plan& p, Step&) { replace<float>(p, "class.const", {8}, std::vector<float>(8)); }},
       {"slice0", [](Plan&, Step& s) { s.lists["range"] = {2, 0, 8, 1}; }},
       {"slice0", [](Plan&, Step& s) { s.lists["range"] = {1, 20, 28, 1}; }},
       {"slice0", [](Plan&, Step& s) { s.lists["range"] = {1, -8, 0, 1}; }},
@@ -261,17 +291,29 @@ TEST(PlanVerify, Operands) {
 // A row whose sums could exceed int32 is refused even though every operand is in range.
 TEST(PlanVerify, AccumulatorBounds) {
   expect_refusals({
-      {"qkv", [](Plan& p, Step&) { set<int32_t>(p, "qkv.c", 5, std::numeric_limits<int32_t>::max()); }},
-      {"qkv", [](Plan& p, Step&) { set<int32_t>(p, "qkv.c", 5, std::numeric_limits<int32_t>::min()); }},
-      {"qkv", [](Plan& p, Step&) { set<int32_t>(p, "qkv.zw", 5, std::numeric_limits<int32_t>::min()); }},
-      {"qkv", [](Plan& p, Step& s) { s.ints["za"] = 4'000'000; set<int32_t>(p, "qkv.zw", 5, 1000); }},
-      {"attention", [](Plan&, Step& s) { s.ints["zq"] = 4'000'000; s.ints["zk"] = 4'000'000; }},
+      {"qkv",
+       [](Plan& p, Step&) { set<int32_t>(p, "qkv.c", 5, std::numeric_limits<int32_t>::max()); }},
+      {"qkv",
+       [](Plan& p, Step&) { set<int32_t>(p, "qkv.c", 5, std::numeric_limits<int32_t>::min()); }},
+      {"qkv",
+       [](Plan& p, Step&) { set<int32_t>(p, "qkv.zw", 5, std::numeric_limits<int32_t>::min()); }},
+      {"qkv",
+       [](Plan& p, Step& s) {
+         s.ints["za"] = 4'000'000;
+         set<int32_t>(p, "qkv.zw", 5, 1000);
+       }},
+      {"attention",
+       [](Plan&, Step& s) {
+         s.ints["zq"] = 4'000'000;
+         s.ints["zk"] = 4'000'000;
+       }},
   });
   EXPECT_EQ(refusal([](Plan& p) { set<int32_t>(p, "qkv.c", 5, 1 << 30); }), "");
 }
 
 TEST(PlanVerify, OtherSoftmaxKinds) {
-  const auto attention = [](const std::string& codes, const std::string& pv, const std::function<void(Plan&, Step&)>& more) {
+  const auto attention = [](const std::string& codes, const std::string& pv,
+                            const std::function<void(Plan&, Step&)>& more) {
     return refusal([&](Plan& p) {
       Step& s = step_of(p, "attention");
       s.strings = {{"codes", codes}, {"pv", pv}};
@@ -286,7 +328,8 @@ TEST(PlanVerify, OtherSoftmaxKinds) {
   const auto uniform = [](Plan& p, Step& s) {
     s.ints["phi"] = 15;
     s.tensors["pinv"] = "attention.pinv";
-    p.tensors["attention.pinv"] = {"attention.pinv", Tensor::of<float>({1}, {15.0f}), "plain", 0, {}, "pinv"};
+    p.tensors["attention.pinv"] = {
+        "attention.pinv", Tensor::of<float>({1}, {15.0f}), "plain", 0, {}, "pinv"};
   };
   EXPECT_EQ(attention("uniform", "plain", uniform), "");
   EXPECT_EQ(attention("log", "table2", [](Plan& p, Step&) {

@@ -1,4 +1,5 @@
-// The boundary between an untrusted file and the executors: what passes here needs no further checks.
+// The boundary between an untrusted file and the executors: what passes here needs no further
+// checks.
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -89,18 +90,21 @@ class Verifier {
 void Verifier::fail(const std::string& expected, const std::string& got) const {
   const std::string subject =
       step_ == nullptr ? "plan" : fmt::format("plan: step \"{}\" ({})", step_->name, step_->op);
-  throw Error(ErrorCode::kCorruptFile, fmt::format("{}: expected {}, got {}", subject, expected, got));
+  throw Error(ErrorCode::kCorruptFile,
+              fmt::format("{}: expected {}, got {}", subject, expected, got));
 }
 
 // ---- buffers and their order --------------------------------------------------------------------
 void Verifier::buffers() {
   int64_t total = 0;
   for (const Buffer& buffer : plan_.buffers) {
-    const std::string name = fmt::format("buffer \"{}\" {}", buffer.name, to_string(buffer.item_shape));
+    const std::string name =
+        fmt::format("buffer \"{}\" {}", buffer.name, to_string(buffer.item_shape));
     require(buffer.dtype == DType::kU8 || buffer.dtype == DType::kF32, "U8 or F32 buffers",
             fmt::format("{} of {}", name, repquant::name_of(buffer.dtype)));
     require(buffer.dtype == DType::kF32 ? buffer.bits == 32 : buffer.bits >= 1 && buffer.bits <= 8,
-            "32 bits in F32 buffers, 1 to 8 in U8 buffers", fmt::format("{} of {} bits", name, buffer.bits));
+            "32 bits in F32 buffers, 1 to 8 in U8 buffers",
+            fmt::format("{} of {} bits", name, buffer.bits));
     require(!buffer.item_shape.empty() && buffer.item_shape.size() <= 8, "rank 1 to 8", name);
     int64_t count = 1;
     for (const int64_t d : buffer.item_shape) {
@@ -133,8 +137,8 @@ void Verifier::ends() {
 
 void Verifier::step_ends() {
   for (const int index : step_->in) {
-    require(index >= 0 && static_cast<size_t>(index) < plan_.buffers.size(), "the index of a buffer",
-            std::to_string(index));
+    require(index >= 0 && static_cast<size_t>(index) < plan_.buffers.size(),
+            "the index of a buffer", std::to_string(index));
     require(written_[static_cast<size_t>(index)], "inputs that were written before",
             fmt::format("buffer {}", index));
   }
@@ -148,7 +152,8 @@ void Verifier::step_ends() {
 
 void Verifier::step_tensors() {
   for (const auto& [role, name] : step_->tensors) {
-    require(name == step_->name + "." + role, fmt::format("a tensor named \"{}.{}\"", step_->name, role),
+    require(name == step_->name + "." + role,
+            fmt::format("a tensor named \"{}.{}\"", step_->name, role),
             fmt::format("\"{}\"", name));
     const auto found = plan_.tensors.find(name);
     require(found != plan_.tensors.end(), fmt::format("a tensor \"{}\"", name), "none");
@@ -156,15 +161,17 @@ void Verifier::step_tensors() {
     require(tensor.name == name && tensor.role == role, "tensors under their own name and role",
             fmt::format("\"{}\" of role \"{}\"", tensor.name, tensor.role));
     require(role == "w" ? tensor.layout != "plain" : tensor.layout == "plain",
-            "packed weights and plain other tensors", fmt::format("\"{}\" as {}", name, tensor.layout));
+            "packed weights and plain other tensors",
+            fmt::format("\"{}\" as {}", name, tensor.layout));
   }
 }
 
 // ---- operands -----------------------------------------------------------------------------------
 void Verifier::inputs(size_t least, size_t most) const {
-  require(step_->in.size() >= least && step_->in.size() <= most,
-          least == most ? fmt::format("{} inputs", least) : fmt::format("{} to {} inputs", least, most),
-          std::to_string(step_->in.size()));
+  require(
+      step_->in.size() >= least && step_->in.size() <= most,
+      least == most ? fmt::format("{} inputs", least) : fmt::format("{} to {} inputs", least, most),
+      std::to_string(step_->in.size()));
 }
 
 void Verifier::type(const Buffer& buffer, DType dtype) const {
@@ -251,7 +258,8 @@ int64_t Verifier::thresholds() const {
           to_string(found.shape()));
   float before = std::numeric_limits<float>::infinity();
   for (const float v : finite("thr", found.shape())) {
-    require(v > 0.0f && v < before, "positive descending thresholds", fmt::format("{} after {}", v, before));
+    require(v > 0.0f && v < before, "positive descending thresholds",
+            fmt::format("{} after {}", v, before));
     before = v;
   }
   return found.size();
@@ -320,14 +328,17 @@ void Verifier::accumulator_bounds(int64_t n, int64_t k) const {
   require(k <= kInt32Max / top, "row sums of codes within int32", fmt::format("K = {}", k));
   for (int64_t row = 0; row < n; ++row) {
     int64_t size = 0;
-    for (int64_t i = 0; i < k; ++i) size += std::abs(static_cast<int64_t>(w[static_cast<size_t>(row * k + i)]));
-    const int64_t zero = zw.empty() ? 0 : std::abs(static_cast<int64_t>(zw[static_cast<size_t>(row)]));
+    for (int64_t i = 0; i < k; ++i)
+      size += std::abs(static_cast<int64_t>(w[static_cast<size_t>(row * k + i)]));
+    const int64_t zero =
+        zw.empty() ? 0 : std::abs(static_cast<int64_t>(zw[static_cast<size_t>(row)]));
     int64_t correction = 0, bound = 0;
-    const bool fits =
-        !__builtin_mul_overflow(zero, k * largest_distance(in(0), za), &correction) &&
-        !__builtin_add_overflow(size * top + std::abs(static_cast<int64_t>(c[static_cast<size_t>(row)])),
-                                correction, &bound) &&
-        bound <= kInt32Max && (zero == 0 || k * largest_distance(in(0), za) <= kInt32Max);
+    const bool fits = !__builtin_mul_overflow(zero, k * largest_distance(in(0), za), &correction) &&
+                      !__builtin_add_overflow(
+                          size * top + std::abs(static_cast<int64_t>(c[static_cast<size_t>(row)])),
+                          correction, &bound) &&
+                      bound <= kInt32Max &&
+                      (zero == 0 || k * largest_distance(in(0), za) <= kInt32Max);
     require(fits, "sums within int32", fmt::format("row {} that can exceed it", row));
   }
 }
@@ -394,11 +405,11 @@ void Verifier::attention_codes(int64_t tokens, int64_t largest_value) {
     const int64_t count = thresholds();
     const std::string& pv = text("pv", {"table", "table2", "parity"});
     if (pv == "table") {
-      require(tensor("lut", DType::kU8, {count + 1}).as<uint8_t>().back() == 0, "0 as last table entry",
-              "another");
+      require(tensor("lut", DType::kU8, {count + 1}).as<uint8_t>().back() == 0,
+              "0 as last table entry", "another");
     } else if (pv == "table2") {
-      require(tensor("lut", DType::kU16, {count + 1}).as<uint16_t>().back() == 0, "0 as last table entry",
-              "another");
+      require(tensor("lut", DType::kU16, {count + 1}).as<uint16_t>().back() == 0,
+              "0 as last table entry", "another");
       level = 65535;
     } else {
       require(count <= 31, "at most 31 thresholds for parity sums", std::to_string(count));
@@ -475,7 +486,8 @@ void Verifier::prepend() {
     return;
   }
   for (const uint8_t code : tensor("const", DType::kU8, front).as<uint8_t>()) {
-    require(code <= highest_code(out()), fmt::format("codes of {} bits", out().bits), std::to_string(code));
+    require(code <= highest_code(out()), fmt::format("codes of {} bits", out().bits),
+            std::to_string(code));
   }
 }
 
@@ -504,11 +516,14 @@ void Verifier::transpose() {
   const std::vector<int64_t>& dims = list("dims");
   std::vector<int64_t> sorted = list("perm");
   require(!dims.empty() && dims.size() <= 8 && dims.size() == sorted.size(),
-          "\"dims\" and \"perm\" of one length up to 8", fmt::format("{} and {}", dims.size(), sorted.size()));
-  for (const int64_t d : dims) require(d >= 1 && d <= kMaxElements, "positive dims", std::to_string(d));
+          "\"dims\" and \"perm\" of one length up to 8",
+          fmt::format("{} and {}", dims.size(), sorted.size()));
+  for (const int64_t d : dims)
+    require(d >= 1 && d <= kMaxElements, "positive dims", std::to_string(d));
   std::sort(sorted.begin(), sorted.end());
   for (size_t i = 0; i < sorted.size(); ++i) {
-    require(sorted[i] == static_cast<int64_t>(i), "a permutation", fmt::format("{}", fmt::join(list("perm"), ",")));
+    require(sorted[i] == static_cast<int64_t>(i), "a permutation",
+            fmt::format("{}", fmt::join(list("perm"), ",")));
   }
   const int64_t count = element_count(in(0).item_shape);
   require(element_count(dims) == count && element_count(out().item_shape) == count,
@@ -552,8 +567,8 @@ void Verifier::run() {
     if (check == checks().end()) {
       std::vector<std::string> known;
       for (const auto& [op, function] : checks()) known.push_back(op);
-      throw Error(ErrorCode::kUnsupported,
-                  fmt::format("plan: step \"{}\": {}", step.name, unknown_name("op", step.op, known)));
+      throw Error(ErrorCode::kUnsupported, fmt::format("plan: step \"{}\": {}", step.name,
+                                                       unknown_name("op", step.op, known)));
     }
     step_ends();
     step_tensors();
@@ -562,7 +577,8 @@ void Verifier::run() {
   }
   step_ = nullptr;
   for (const int index : plan_.outputs) {
-    require(written_[static_cast<size_t>(index)], "outputs that are written", fmt::format("buffer {}", index));
+    require(written_[static_cast<size_t>(index)], "outputs that are written",
+            fmt::format("buffer {}", index));
   }
 }
 

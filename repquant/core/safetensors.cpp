@@ -62,20 +62,24 @@ Entry read_entry(const std::string& name, const json& value, const std::string& 
   entry.begin = size_at(offsets[0], subject);
   entry.end = size_at(offsets[1], subject);
   int64_t bytes = 0;
-  if (__builtin_mul_overflow(element_count(entry.shape), static_cast<int64_t>(size_of(entry.dtype)), &bytes)) {
+  if (__builtin_mul_overflow(element_count(entry.shape), static_cast<int64_t>(size_of(entry.dtype)),
+                             &bytes)) {
     corrupt(subject, fmt::format("shape {} overflows", to_string(entry.shape)));
   }
   if (entry.end < entry.begin || entry.end - entry.begin != static_cast<uint64_t>(bytes)) {
-    corrupt(subject, fmt::format("expected {} bytes for {} {}, got offsets {} to {}", bytes,
-                                 name_of(entry.dtype), to_string(entry.shape), entry.begin, entry.end));
+    corrupt(subject,
+            fmt::format("expected {} bytes for {} {}, got offsets {} to {}", bytes,
+                        name_of(entry.dtype), to_string(entry.shape), entry.begin, entry.end));
   }
   return entry;
 }
 
-void read_metadata(const json& value, const std::string& subject, std::map<std::string, std::string>& out) {
+void read_metadata(const json& value, const std::string& subject,
+                   std::map<std::string, std::string>& out) {
   if (!value.is_object()) corrupt(subject, "expected an object as __metadata__");
   for (const auto& [key, text] : value.items()) {
-    if (!text.is_string()) corrupt(subject, fmt::format("expected text as metadata \"{}\"", printable(key)));
+    if (!text.is_string())
+      corrupt(subject, fmt::format("expected text as metadata \"{}\"", printable(key)));
     out[key] = text.get<std::string>();
   }
 }
@@ -88,8 +92,9 @@ void check_cover(std::vector<Entry> entries, uint64_t data_size, const std::stri
   uint64_t covered = 0;
   for (const Entry& entry : entries) {
     if (entry.begin != covered) {
-      corrupt(subject, fmt::format("tensor \"{}\": expected data at {}, got {} ({})", printable(entry.name),
-                                   covered, entry.begin, entry.begin < covered ? "overlap" : "hole"));
+      corrupt(subject,
+              fmt::format("tensor \"{}\": expected data at {}, got {} ({})", printable(entry.name),
+                          covered, entry.begin, entry.begin < covered ? "overlap" : "hole"));
     }
     covered = entry.end;
   }
@@ -100,12 +105,14 @@ void check_cover(std::vector<Entry> entries, uint64_t data_size, const std::stri
 
 uint64_t header_size(std::span<const std::byte> bytes, const std::string& subject,
                      const ArtifactLimits& limits) {
-  if (bytes.size() < kPrefix) corrupt(subject, fmt::format("expected a header, got {} bytes", bytes.size()));
+  if (bytes.size() < kPrefix)
+    corrupt(subject, fmt::format("expected a header, got {} bytes", bytes.size()));
   uint64_t size = 0;
   for (size_t i = 0; i < kPrefix; ++i) size |= static_cast<uint64_t>(bytes[i]) << (8 * i);
   if (size > limits.header_bytes || size > bytes.size() - kPrefix) {
-    corrupt(subject, fmt::format("expected a header of at most {} bytes, got {}",
-                                 std::min<uint64_t>(limits.header_bytes, bytes.size() - kPrefix), size));
+    corrupt(subject,
+            fmt::format("expected a header of at most {} bytes, got {}",
+                        std::min<uint64_t>(limits.header_bytes, bytes.size() - kPrefix), size));
   }
   return size;
 }
@@ -118,13 +125,15 @@ void read_back(const std::filesystem::path& written, const std::filesystem::path
   bool equal = true;
   for (const std::span<const std::byte> piece : pieces) {
     equal = equal && file.bytes().size() - at >= piece.size() &&
-            std::equal(piece.begin(), piece.end(), file.bytes().begin() + static_cast<std::ptrdiff_t>(at));
+            std::equal(piece.begin(), piece.end(),
+                       file.bytes().begin() + static_cast<std::ptrdiff_t>(at));
     if (!equal) break;
     at += piece.size();
   }
   if (!equal || at != file.bytes().size()) {
     throw Error(ErrorCode::kVerifyFailed,
-                fmt::format("write: \"{}\": the file read back differs from what was written", path.string()));
+                fmt::format("write: \"{}\": the file read back differs from what was written",
+                            path.string()));
   }
 }
 
@@ -151,7 +160,8 @@ SafetensorsFile parse_safetensors(std::span<const std::byte> bytes, const std::s
   if (text.empty() || text[0] != '{') corrupt(subject, "expected a JSON header");
   const json header = parse_strict_json(text, "safetensors: " + subject, limits.json_depth);
   if (header.size() > limits.tensors + 1) {
-    corrupt(subject, fmt::format("expected at most {} tensors, got {}", limits.tensors, header.size()));
+    corrupt(subject,
+            fmt::format("expected at most {} tensors, got {}", limits.tensors, header.size()));
   }
   const std::span<const std::byte> data = bytes.subspan(kPrefix + size);
   SafetensorsFile file;
@@ -181,21 +191,25 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path, const Artifa
   return parse_safetensors(file.bytes(), fmt::format("\"{}\"", path.string()), limits);
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, std::string>& metadata,
-                       const std::vector<std::pair<std::string, const Tensor*>>& tensors, bool align) {
+void write_safetensors(const std::filesystem::path& path,
+                       const std::map<std::string, std::string>& metadata,
+                       const std::vector<std::pair<std::string, const Tensor*>>& tensors,
+                       bool align) {
   static constexpr std::byte kZeros[kAlignment] = {};
   json header = json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::vector<std::span<const std::byte>> pieces(1);
   uint64_t offset = 0;
   int pads = 0;
-  const auto place = [&](const std::string& name, DType dtype, const Shape& shape, const std::byte* data,
-                         size_t bytes) {
+  const auto place = [&](const std::string& name, DType dtype, const Shape& shape,
+                         const std::byte* data, size_t bytes) {
     if (!is_plain_name(name) || name == "__metadata__" || header.contains(name)) {
       throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("safetensors: tensor \"{}\": expected distinct printable names", printable(name)));
+                  fmt::format("safetensors: tensor \"{}\": expected distinct printable names",
+                              printable(name)));
     }
-    header[name] = {{"dtype", name_of(dtype)}, {"shape", shape}, {"data_offsets", {offset, offset + bytes}}};
+    header[name] = {
+        {"dtype", name_of(dtype)}, {"shape", shape}, {"data_offsets", {offset, offset + bytes}}};
     pieces.emplace_back(data, bytes);
     offset += bytes;
   };
@@ -204,7 +218,8 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
           tensor->bytes());
     const size_t missing = (kAlignment - offset % kAlignment) % kAlignment;
     if (align && missing != 0) {
-      place(fmt::format("__pad__{}", pads++), DType::kU8, {static_cast<int64_t>(missing)}, kZeros, missing);
+      place(fmt::format("__pad__{}", pads++), DType::kU8, {static_cast<int64_t>(missing)}, kZeros,
+            missing);
     }
   }
   const std::string text = header_text(header);

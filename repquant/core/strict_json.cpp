@@ -52,11 +52,10 @@ class Watch {
     throw Error(ErrorCode::kCorruptFile, fmt::format("{}: json: {}", subject_, what));
   }
   void check_integer(const json& value) const {
-    const bool large =
-        value.is_number_unsigned()
-            ? value.get<uint64_t>() > static_cast<uint64_t>(kLargestInteger)
-            : value.is_number_integer() &&
-                  (value.get<int64_t>() > kLargestInteger || value.get<int64_t>() < -kLargestInteger);
+    const bool large = value.is_number_unsigned()
+                           ? value.get<uint64_t>() > static_cast<uint64_t>(kLargestInteger)
+                           : value.is_number_integer() && (value.get<int64_t>() > kLargestInteger ||
+                                                           value.get<int64_t>() < -kLargestInteger);
     if (large) refuse("expected integers within 2^53");
   }
 
@@ -72,7 +71,12 @@ size_t sequence_length(std::string_view text, size_t i) {
     return k < text.size() ? static_cast<unsigned>(static_cast<unsigned char>(text[k])) : 0u;
   };
   const unsigned first = byte(i);
-  const size_t length = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : first < 0xF5 ? 4 : 0;
+  const size_t length = first < 0x80   ? 1
+                        : first < 0xC2 ? 0
+                        : first < 0xE0 ? 2
+                        : first < 0xF0 ? 3
+                        : first < 0xF5 ? 4
+                                       : 0;
   for (size_t k = 1; k < length; ++k) {
     if ((byte(i + k) & 0xC0u) != 0x80u) return 0;
   }
@@ -93,8 +97,9 @@ json parse_strict_json(std::string_view text, const std::string& subject, int de
     // The library's own message quotes raw bytes of the file; the position is what helps.
     const auto* parse = dynamic_cast<const json::parse_error*>(&e);
     throw Error(ErrorCode::kCorruptFile,
-                parse != nullptr ? fmt::format("{}: json: syntax error at byte {}", subject, parse->byte)
-                                 : fmt::format("{}: json: a number is out of range", subject));
+                parse != nullptr
+                    ? fmt::format("{}: json: syntax error at byte {}", subject, parse->byte)
+                    : fmt::format("{}: json: a number is out of range", subject));
   }
 }
 
@@ -104,7 +109,8 @@ bool is_plain_name(std::string_view name, size_t limit) {
     const size_t length = sequence_length(name, i);
     const unsigned char first = static_cast<unsigned char>(name[i]);
     if (length == 0 || first < 0x20 || first == 0x7F) return false;
-    if (first == 0xC2 && static_cast<unsigned char>(name[i + 1]) < 0xA0) return false;  // C1 controls
+    if (first == 0xC2 && static_cast<unsigned char>(name[i + 1]) < 0xA0)
+      return false;  // C1 controls
     i += length;
   }
   return true;

@@ -52,7 +52,8 @@ template <class Done> bool spin_until(const Done& done) {
   return false;
 }
 
-// Processors the cgroup (version 2, then 1) lets this process use, rounded up; a large number if unlimited.
+// Processors the cgroup (version 2, then 1) lets this process use, rounded up; a large number if
+// unlimited.
 int quota_of(const char* v2, const char* v1_quota, const char* v1_period) {
   long long quota = -1, period = -1;
   if (std::FILE* file = std::fopen(v2, "re")) {
@@ -79,14 +80,15 @@ int default_thread_count() {
   cpu_set_t set;
   CPU_ZERO(&set);
   int processors = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  if (::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) processors = CPU_COUNT(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+    processors = CPU_COUNT(&set);
   const int quota = quota_of("/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
                              "/sys/fs/cgroup/cpu/cpu.cfs_period_us");
   return std::clamp(std::min(processors, quota), 1, kMaxThreads);
 }
 
-// One region at a time: `region` holds other callers back. A region is published by raising `ticket`
-// and ends when `pending` workers have reported.
+// One region at a time: `region` holds other callers back. A region is published by raising
+// `ticket` and ends when `pending` workers have reported.
 struct ThreadPool::State {
   using Body = std::function<void(int64_t, int64_t, int)>;
 
@@ -155,7 +157,8 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   const int total = threads < 1 ? default_thread_count() : std::min(threads, kMaxThreads);
   state_->errors.resize(static_cast<size_t>(total));
   try {
-    for (int i = 1; i < total; ++i) state_->workers.emplace_back([s = state_.get(), i] { s->work(i); });
+    for (int i = 1; i < total; ++i)
+      state_->workers.emplace_back([s = state_.get(), i] { s->work(i); });
   } catch (const std::system_error&) {
     // Fewer threads than asked for are still a working pool.
   }
@@ -181,7 +184,8 @@ void ThreadPool::parallel_for(int64_t count, int64_t grain,
     return;
   }
   if (state.owner != ::getpid()) {
-    throw Error(ErrorCode::kInvalidArgument, "thread pool: expected the process that made it, got a fork");
+    throw Error(ErrorCode::kInvalidArgument,
+                "thread pool: expected the process that made it, got a fork");
   }
   const std::lock_guard region(state.region);
   const int64_t piece = ((grains - 1) / pieces + 1) * grain;

@@ -53,7 +53,8 @@ TEST(ThreadPool, EveryIndexOnceInGrains) {
 TEST(ThreadPool, WorkersAreDistinct) {
   ThreadPool pool(4);
   std::vector<std::atomic<int>> used(4);
-  pool.parallel_for(4, 1, [&](int64_t, int64_t, int worker) { ++used[static_cast<size_t>(worker)]; });
+  pool.parallel_for(4, 1,
+                    [&](int64_t, int64_t, int worker) { ++used[static_cast<size_t>(worker)]; });
   for (const std::atomic<int>& n : used) EXPECT_EQ(n.load(), 1);
 }
 

@@ -1,8 +1,8 @@
 #pragma once
 // exp, erf, tanh, sigmoid and the activations built on them: one fixed definition each, separate
-// multiplications and additions in the written order, so that every instruction set gives equal bits.
-// No branches, so loops over arrays vectorise. Error bounds (tested): exp 2 ulp; erf, tanh, sigmoid
-// 1.5e-7 absolute. Polynomials are minimax on the stated intervals. NaN in, NaN out.
+// multiplications and additions in the written order, so that every instruction set gives equal
+// bits. No branches, so loops over arrays vectorise. Error bounds (tested): exp 2 ulp; erf, tanh,
+// sigmoid 1.5e-7 absolute. Polynomials are minimax on the stated intervals. NaN in, NaN out.
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -12,7 +12,8 @@
 namespace repquant {
 
 // x = n ln2 + r, |r| <= 0.3466, ln2 in two constants of which n * first is exact;
-// e^r = 1 + r + r^2 P(r); scaled by 2^n in two exact steps, so that results below 2^-126 round once.
+// e^r = 1 + r + r^2 P(r); scaled by 2^n in two exact steps, so that results below 2^-126 round
+// once.
 inline float exp_f32(float x) {
   const float raised = select(x > -104.0f, x, -104.0f);  // NaN: any number
   const float safe = select(raised < 89.0f, raised, 89.0f);
@@ -78,7 +79,9 @@ inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
 inline float relu_f32(float x) { return x > 0.0f ? x : (x == x ? 0.0f : x); }
 
 namespace format_detail {
-inline float bounded_below(float x) { return select(x < -200.0f, -200.0f, x); }  // -inf * 0 would be NaN
+inline float bounded_below(float x) {
+  return select(x < -200.0f, -200.0f, x);
+}  // -inf * 0 would be NaN
 }  // namespace format_detail
 
 // (0.5 x) (1 + erf(x/sqrt2))

@@ -36,10 +36,12 @@ long double ulps(float got, long double expected) {
   return std::fabs(static_cast<long double>(got) - expected) / spacing;
 }
 
-template <class Fast, class Exact> long double worst_error(const std::vector<float>& inputs, Fast fast, Exact exact) {
+template <class Fast, class Exact>
+long double worst_error(const std::vector<float>& inputs, Fast fast, Exact exact) {
   long double worst = 0.0L;
   for (const float x : inputs) {
-    worst = std::max(worst, std::fabs(static_cast<long double>(fast(x)) - exact(static_cast<long double>(x))));
+    worst = std::max(
+        worst, std::fabs(static_cast<long double>(fast(x)) - exact(static_cast<long double>(x))));
   }
   return worst;
 }
@@ -59,7 +61,9 @@ void check_all(int64_t count) {
   const std::vector<float> inputs = stratified(count, 12.0f);
   EXPECT_LE(worst_error(inputs, erf_f32, [](long double x) { return std::erf(x); }), 1.5e-7L);
   EXPECT_LE(worst_error(inputs, tanh_f32, [](long double x) { return std::tanh(x); }), 1.5e-7L);
-  EXPECT_LE(worst_error(inputs, sigmoid_f32, [](long double x) { return 1.0L / (1.0L + std::exp(-x)); }), 1.5e-7L);
+  EXPECT_LE(
+      worst_error(inputs, sigmoid_f32, [](long double x) { return 1.0L / (1.0L + std::exp(-x)); }),
+      1.5e-7L);
   testing::Test::RecordProperty("exp_ulp", std::to_string(static_cast<double>(worst)));
 }
 
@@ -90,7 +94,8 @@ TEST(Elementary, SpecialInputs) {
   EXPECT_EQ(tanh_f32(-kInf), -1.0f);
   EXPECT_EQ(sigmoid_f32(kInf), 1.0f);
   EXPECT_EQ(sigmoid_f32(-kInf), 0.0f);
-  for (float (*f)(float) : {exp_f32, erf_f32, tanh_f32, sigmoid_f32, gelu_erf_f32, gelu_tanh_f32, silu_f32, relu_f32}) {
+  for (float (*f)(float) :
+       {exp_f32, erf_f32, tanh_f32, sigmoid_f32, gelu_erf_f32, gelu_tanh_f32, silu_f32, relu_f32}) {
     EXPECT_TRUE(std::isnan(f(kNaN)));
   }
   for (float (*f)(float) : {gelu_erf_f32, gelu_tanh_f32, silu_f32, relu_f32}) {
@@ -109,8 +114,8 @@ TEST(Elementary, OddFunctionsAreOdd) {
   }
 }
 
-// |f| <= |x| here, so errors of the inner function grow by |x|/2 (gelu) or |x| (silu); + a few roundings
-// of values up to |x| + 1.
+// |f| <= |x| here, so errors of the inner function grow by |x|/2 (gelu) or |x| (silu); + a few
+// roundings of values up to |x| + 1.
 TEST(Elementary, ActivationsAgreeWithTheirExactForms) {
   std::mt19937 random(12);
   std::uniform_real_distribution<float> uniform(-15.0f, 15.0f);

@@ -7,8 +7,8 @@
 
 namespace repquant {
 
-// One scale of a QParams, prepared. Codes: Uniform: the integer of code_range. Log: 0 .. K, K means 0.
-// Twin: see twin.h. Power: signed.
+// One scale of a QParams, prepared. Codes: Uniform: the integer of code_range. Log: 0 .. K, K means
+// 0. Twin: see twin.h. Power: signed.
 class Coder {
  public:
   Coder(const QParams& params, int64_t index);

@@ -80,7 +80,8 @@ TEST(Format, NeverMoreThanTwoToTheBitsOutputs) {
 
 TEST(Format, CompatLogHasOneMore) {
   for (int bits = 2; bits <= 4; ++bits) {
-    const QParams p = params_of(bits, Log{.base = 2.0, .shift = 0.0, .table_bits = 0, .compat = true}, 1.0f);
+    const QParams p =
+        params_of(bits, Log{.base = 2.0, .shift = 0.0, .table_bits = 0, .compat = true}, 1.0f);
     const Coder coder(p, 0);
     std::set<float> values;
     for (const float x : inputs_for(p, 100'000)) values.insert(coder.fake_quantize(x));
@@ -132,7 +133,8 @@ TEST(Log, LevelsThresholdsAndErrors) {
       const double bound = std::exp2(1.0 / (2.0 * base)) - 1.0 + 1e-6;
       for (int i = 0; i <= 20'000; ++i) {
         const float x = thr.back() + (scale - thr.back()) * static_cast<float>(i) / 20'000.0f;
-        const double error = std::fabs(static_cast<double>(coder.fake_quantize(x)) / static_cast<double>(x) - 1.0);
+        const double error =
+            std::fabs(static_cast<double>(coder.fake_quantize(x)) / static_cast<double>(x) - 1.0);
         EXPECT_LE(error, bound) << x;
       }
       EXPECT_EQ(coder.fake_quantize(0.0f), 0.0f);
@@ -156,7 +158,8 @@ TEST(Log, ThresholdsEqualRoundedLogarithms) {
       if (log_code(x, thr) == expected) continue;
       ++differ;
       double distance = HUGE_VAL;
-      for (const float t : thr) distance = std::min(distance, std::fabs(static_cast<double>(t / x) - 1.0));
+      for (const float t : thr)
+        distance = std::min(distance, std::fabs(static_cast<double>(t / x) - 1.0));
       EXPECT_LE(distance, 0x1p-22);
     }
     EXPECT_LE(differ, 5);
@@ -176,8 +179,8 @@ TEST(Log, TablesHaveTheSpecifiedEntries) {
   EXPECT_EQ(log_table8(2.0, 15),
             (std::vector<uint8_t>{255, 180, 128, 90, 64, 45, 32, 23, 16, 11, 8, 6, 4, 3, 2, 0}));
   EXPECT_EQ(log_table16(2.0, 15),
-            (std::vector<uint16_t>{16384, 11585, 8192, 5793, 4096, 2896, 2048, 1448, 1024, 724, 512, 362, 256,
-                                   181, 128, 0}));
+            (std::vector<uint16_t>{16384, 11585, 8192, 5793, 4096, 2896, 2048, 1448, 1024, 724, 512,
+                                   362, 256, 181, 128, 0}));
   const Coder coder(params_of(4, Log{.base = 2.0, .shift = 0.0, .table_bits = 8}, 0.5f), 0);
   EXPECT_EQ(coder.decode(1), static_cast<float>(0.5 * 180 / 255));
   EXPECT_EQ(coder.decode(15), 0.0f);
@@ -187,7 +190,8 @@ TEST(Log, LevelCounts) {
   EXPECT_EQ(log_level_count(4, Log{}), 15);
   EXPECT_EQ(log_level_count(8, Log{}), 31);  // the shift limit of base sqrt2
   EXPECT_EQ(log_level_count(8, Log{.base = 1.0}), 255);
-  EXPECT_EQ(log_level_count(4, Log{.base = 2.0, .shift = 0.0, .table_bits = 0, .compat = true}), 16);
+  EXPECT_EQ(log_level_count(4, Log{.base = 2.0, .shift = 0.0, .table_bits = 0, .compat = true}),
+            16);
   EXPECT_EQ(parity_shift(15), 7);
   EXPECT_EQ(parity_shift(31), 15);
   EXPECT_EQ(parity_shift(3), 1);
@@ -210,13 +214,15 @@ TEST(Log, ParityAndShiftSumsEqualTheRealSum) {
         if (code == count) continue;
         expected2 += v * std::exp2(-static_cast<long double>(code) / 2.0L);
         expected1 += v * std::exp2(-static_cast<long double>(code));
-        size += std::fabs(static_cast<long double>(v)) * std::exp2(-static_cast<long double>(code) / 2.0L);
+        size += std::fabs(static_cast<long double>(v)) *
+                std::exp2(-static_cast<long double>(code) / 2.0L);
       }
-      const long double wide =
-          (static_cast<long double>(sums.even) + std::sqrt(2.0L) * static_cast<long double>(sums.odd)) /
-          static_cast<long double>(int64_t{1} << parity);
+      const long double wide = (static_cast<long double>(sums.even) +
+                                std::sqrt(2.0L) * static_cast<long double>(sums.odd)) /
+                               static_cast<long double>(int64_t{1} << parity);
       EXPECT_LE(std::fabs(wide - expected2), 1e-12L * (size + 1.0L));
-      EXPECT_LE(std::fabs(parity_combine(sums.even, sums.odd, parity) - wide), 0x1p-24L * std::fabs(wide) + 1e-12L * size);
+      EXPECT_LE(std::fabs(parity_combine(sums.even, sums.odd, parity) - wide),
+                0x1p-24L * std::fabs(wide) + 1e-12L * size);
       EXPECT_EQ(shift_combine(acc, shift), static_cast<float>(expected1));
     }
   }
@@ -236,7 +242,8 @@ TEST(Twin, GeluHasAllCodesAndTheMinimumTakesTheLowest) {
     const float step = 0.1f;
     std::set<int32_t> codes;
     for (int i = 0; i < 200'000; ++i) {
-      codes.insert(twin_gelu_encode(-0.17f + 14.0f * static_cast<float>(i) / 200'000.0f, step, bits));
+      codes.insert(
+          twin_gelu_encode(-0.17f + 14.0f * static_cast<float>(i) / 200'000.0f, step, bits));
     }
     EXPECT_EQ(codes.size(), size_t{1} << bits);
     EXPECT_EQ(twin_gelu_encode(-0.16997124f, step, bits), -(1 << (bits - 1)));
@@ -249,11 +256,13 @@ TEST(Twin, SoftmaxTakesTheNearerGrid) {
   for (int i = 0; i <= 10'000; ++i) {
     const float x = static_cast<float>(i) / 10'000.0f;
     const int32_t code = twin_softmax_encode(x, high, m, bits);
-    const double error = std::fabs(static_cast<double>(twin_softmax_decode(code, high, m, bits)) - static_cast<double>(x));
+    const double error = std::fabs(static_cast<double>(twin_softmax_decode(code, high, m, bits)) -
+                                   static_cast<double>(x));
     double best = HUGE_VAL;
     for (int q = 0; q <= 7; ++q) {
       for (const float step : {low, high}) {
-        best = std::min(best, std::fabs(static_cast<double>(step * static_cast<float>(q)) - static_cast<double>(x)));
+        best = std::min(best, std::fabs(static_cast<double>(step * static_cast<float>(q)) -
+                                        static_cast<double>(x)));
       }
     }
     EXPECT_NEAR(error, best, 1e-7);
@@ -271,7 +280,8 @@ TEST(Power, ExponentOneIsSymmetricUniform) {
     const float scale = symmetric_scale(3.0, bits, true);
     for (int i = 0; i < 50'000; ++i) {
       const float w = normal(random);
-      ASSERT_EQ(power_encode(w, scale, 1.0, bits), quantize_uniform(w, inverse_scale(scale), 0, -top, top));
+      ASSERT_EQ(power_encode(w, scale, 1.0, bits),
+                quantize_uniform(w, inverse_scale(scale), 0, -top, top));
     }
   }
 }
@@ -282,7 +292,8 @@ TEST(Power, CodesAndValuesAreMonotone) {
     ASSERT_EQ(table.size(), 16u);
     for (size_t i = 2; i < table.size(); ++i) EXPECT_GT(table[i], table[i - 1]);
     EXPECT_NEAR(table.back(), 0.7f, 1e-6f);
-    for (int32_t q = -7; q <= 7; ++q) EXPECT_EQ(power_encode(power_decode(q, 0.1f, a, 4), 0.1f, a, 4), q);
+    for (int32_t q = -7; q <= 7; ++q)
+      EXPECT_EQ(power_encode(power_decode(q, 0.1f, a, 4), 0.1f, a, 4), q);
   }
 }
 

@@ -1,7 +1,8 @@
 #pragma once
 // Logarithmic codes of base 2^(1/B) (struct Log): B = 1 log2, B = 2 log-sqrt2 (RepQ-ViT,
 // arXiv 2212.08254), B = 37/k AdaLog. A code is the number of stored thresholds above the value: no
-// logarithm is taken. With K thresholds codes 0 .. K-1 are the levels s 2^(-q/B), code K is exactly 0.
+// logarithm is taken. With K thresholds codes 0 .. K-1 are the levels s 2^(-q/B), code K is exactly
+// 0.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,8 +15,8 @@
 
 namespace repquant {
 
-// K. Strict: 2^b - 1, at most 31 for B = 2 (the shift limit of the parity law), so 2^b outputs at most.
-// Compat: 2^b, one output more, as published code has it.
+// K. Strict: 2^b - 1, at most 31 for B = 2 (the shift limit of the parity law), so 2^b outputs at
+// most. Compat: 2^b, one output more, as published code has it.
 inline int log_level_count(int bits, const Log& format) {
   REPQUANT_CHECK(bits >= 2 && bits <= 8);
   if (format.compat) return 1 << bits;
@@ -49,7 +50,8 @@ constexpr int kLogTable16One = 1 << 14;
 inline std::vector<uint8_t> log_table8(double B, int K) {
   std::vector<uint8_t> table(static_cast<size_t>(K) + 1, 0);
   for (int q = 0; q < K; ++q) {
-    table[static_cast<size_t>(q)] = static_cast<uint8_t>(round_half_even(log_level(kLogTable8One, B, q)));
+    table[static_cast<size_t>(q)] =
+        static_cast<uint8_t>(round_half_even(log_level(kLogTable8One, B, q)));
   }
   return table;
 }
@@ -72,8 +74,8 @@ inline double log_value(double scale, const Log& format, int code, int K) {
 }
 
 // ---- the parity law, B = 2 ----------------------------------------------------------------------
-// Level of code q < K: 2^-ceil(q/2), times sqrt2 when q is odd. Sums of v 2^(R - ceil(q/2)) are kept
-// apart for even (E) and odd (O) codes; codes >= K add nothing. acc = (E + sqrt2 O) 2^-R.
+// Level of code q < K: 2^-ceil(q/2), times sqrt2 when q is odd. Sums of v 2^(R - ceil(q/2)) are
+// kept apart for even (E) and odd (O) codes; codes >= K add nothing. acc = (E + sqrt2 O) 2^-R.
 constexpr double kSqrt2 = 1.4142135623730951;
 
 inline int parity_shift(int K) { return std::min(K / 2, 15); }  // R = ceil((K-1)/2)

@@ -1,7 +1,7 @@
 #pragma once
 // Power codes (PowerQuant, arXiv 2301.09858; NUPES, arXiv 2308.05600). With Q = 2^(b-1) - 1 and
-// M = Q scale: q = sign(w) rne(Q (|w|/M)^a), w^ = sign(q) M (|q|/Q)^(1/a). a = 1 is symmetric narrow
-// uniform, code for code.
+// M = Q scale: q = sign(w) rne(Q (|w|/M)^a), w^ = sign(q) M (|q|/Q)^(1/a). a = 1 is symmetric
+// narrow uniform, code for code.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -1,7 +1,7 @@
 #pragma once
-// Row reductions in a fixed order, and the row laws built on them. Element i is added to virtual lane
-// i mod 16, ascending, from +0; then lanes l and l+8, l+4, l+2, l+1 are added. Every instruction set can
-// produce this order; rows are never split.
+// Row reductions in a fixed order, and the row laws built on them. Element i is added to virtual
+// lane i mod 16, ascending, from +0; then lanes l and l+8, l+4, l+2, l+1 are added. Every
+// instruction set can produce this order; rows are never split.
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -58,7 +58,8 @@ inline float layer_norm_value(float x, RowStatistics row, float g, float beta) {
   return ((x - row.mean) * row.rstd) * g + beta;
 }
 
-// v = ((x-mean)*rstd)*g + beta, separate roundings. All spans have the length of the row; out may be x.
+// v = ((x-mean)*rstd)*g + beta, separate roundings. All spans have the length of the row; out may
+// be x.
 inline void layer_norm_row(std::span<const float> x, std::span<const float> g,
                            std::span<const float> beta, float eps, std::span<float> out) {
   const RowStatistics row = layer_norm_statistics(x, eps);
@@ -74,8 +75,8 @@ inline float rms_norm_rstd(std::span<const float> x, float eps) {
 }
 
 // v = (x*rstd)*g, then + beta unless beta is empty.
-inline void rms_norm_row(std::span<const float> x, std::span<const float> g, std::span<const float> beta,
-                         float eps, std::span<float> out) {
+inline void rms_norm_row(std::span<const float> x, std::span<const float> g,
+                         std::span<const float> beta, float eps, std::span<float> out) {
   const float rstd = rms_norm_rstd(x, eps);
   for (size_t i = 0; i < x.size(); ++i) {
     const float v = (x[i] * rstd) * g[i];
@@ -99,7 +100,8 @@ inline float row_max(std::span<const float> x) {  // NaN is passed over
   return best;
 }
 
-// e[i] = exp(x[i] - max); returns the lane sum. A row without a number above -inf gives zeros and 0.
+// e[i] = exp(x[i] - max); returns the lane sum. A row without a number above -inf gives zeros and
+// 0.
 inline float softmax_exp_row(std::span<const float> x, std::span<float> e) {
   const float most = row_max(x);
   if (most == -std::numeric_limits<float>::infinity()) {

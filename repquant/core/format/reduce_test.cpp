@@ -37,12 +37,14 @@ TEST(Reduce, LaneSumFollowsTheDefinition) {
 
 TEST(Reduce, LayerNormFollowsTheDefinition) {
   for (const int64_t count : {1, 5, 192, 197}) {
-    const std::vector<float> x = random_row(count, 5), g = random_row(count, 6), b = random_row(count, 7);
+    const std::vector<float> x = random_row(count, 5), g = random_row(count, 6),
+                             b = random_row(count, 7);
     std::vector<float> out(x.size()), squares(x.size());
     layer_norm_row(x, g, b, 1e-6f, out);
     const float mean = lanes_by_definition(x) / static_cast<float>(count);
     for (size_t i = 0; i < x.size(); ++i) squares[i] = (x[i] - mean) * (x[i] - mean);
-    const float rstd = 1.0f / std::sqrt(lanes_by_definition(squares) / static_cast<float>(count) + 1e-6f);
+    const float rstd =
+        1.0f / std::sqrt(lanes_by_definition(squares) / static_cast<float>(count) + 1e-6f);
     for (size_t i = 0; i < x.size(); ++i) {
       const float centred = x[i] - mean, scaled = centred * rstd, gained = scaled * g[i];
       EXPECT_EQ(out[i], gained + b[i]);
@@ -85,7 +87,8 @@ TEST(Reduce, SoftmaxRowsAreProbabilities) {
     for (size_t i = 0; i < x.size(); ++i) {
       total += static_cast<double>(p[i]);
       EXPECT_EQ(p[i], e[i] / sum);
-      // exp 2 ulp, the difference 1 (of up to 20), the sum and the division a few: 1e-5 relative is ample.
+      // exp 2 ulp, the difference 1 (of up to 20), the sum and the division a few: 1e-5 relative is
+      // ample.
       const double expected = std::exp(static_cast<double>(x[i]) - most) / exact;
       EXPECT_NEAR(p[i], expected, 1e-5 * expected);
     }

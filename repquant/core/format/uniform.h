@@ -21,7 +21,8 @@ inline float clampf(float v, float lo, float hi) {
 // condition ? a : b by bit masks, which compilers vectorise without relaxed float rules.
 inline float select(bool condition, float a, float b) {
   const int32_t mask = -static_cast<int32_t>(condition);
-  return std::bit_cast<float>((std::bit_cast<int32_t>(a) & mask) | (std::bit_cast<int32_t>(b) & ~mask));
+  return std::bit_cast<float>((std::bit_cast<int32_t>(a) & mask) |
+                              (std::bit_cast<int32_t>(b) & ~mask));
 }
 
 // Half to even, for |v| <= 2^22: adding 1.5 2^23 leaves no fraction bits.
@@ -75,15 +76,16 @@ inline int32_t requantize(int64_t t, float m, int32_t zero, int32_t lo, int32_t 
 
 // m[n] of a code output: sx*sw/sy in double, rounded once.
 inline float requantize_multiplier(float sx, float sw, float sy) {
-  return static_cast<float>(static_cast<double>(sx) * static_cast<double>(sw) / static_cast<double>(sy));
+  return static_cast<float>(static_cast<double>(sx) * static_cast<double>(sw) /
+                            static_cast<double>(sy));
 }
 // s[n] of a float output: sx*sw, rounded once.
 inline float product_scale(float sx, float sw) {
   return static_cast<float>(static_cast<double>(sx) * static_cast<double>(sw));
 }
 
-// Equal to std::fmaf on every input, but inline and vectorisable without FMA instructions: the product
-// is exact in double, the sum is rounded to odd, the conversion then rounds once.
+// Equal to std::fmaf on every input, but inline and vectorisable without FMA instructions: the
+// product is exact in double, the sum is rounded to odd, the conversion then rounds once.
 inline float fused_multiply_add(float a, float b, float c) {
   const double p = static_cast<double>(a) * static_cast<double>(b);
   const double wide = static_cast<double>(c);
@@ -123,16 +125,17 @@ struct UniformParams {
 namespace format_detail {
 inline void require_range(double lo, double hi) {
   if (!(std::isfinite(lo) && std::isfinite(hi) && lo <= hi)) {
-    throw Error(ErrorCode::kInvalidArgument, "quantize: range: expected finite bounds in order, got [" +
-                                                 std::to_string(lo) + ", " + std::to_string(hi) + "]");
+    throw Error(ErrorCode::kInvalidArgument,
+                "quantize: range: expected finite bounds in order, got [" + std::to_string(lo) +
+                    ", " + std::to_string(hi) + "]");
   }
 }
 }  // namespace format_detail
 
-// s = max((u-l)/N, 1e-8 max(1,|l|,|u|)) in double, rounded once; z = rne(-l/s) with the rounded s. With
-// include_zero the range is widened to contain 0 and z lies in [0, N]. Without it, s is also at least
-// max(|l|,|u|)/2^21, so that the zero point stays where the float law is exact. Throws kInvalidArgument
-// for bounds that are not finite or out of order.
+// s = max((u-l)/N, 1e-8 max(1,|l|,|u|)) in double, rounded once; z = rne(-l/s) with the rounded s.
+// With include_zero the range is widened to contain 0 and z lies in [0, N]. Without it, s is also
+// at least max(|l|,|u|)/2^21, so that the zero point stays where the float law is exact. Throws
+// kInvalidArgument for bounds that are not finite or out of order.
 inline UniformParams uniform_from_range(double lo, double hi, int bits, bool include_zero) {
   REPQUANT_CHECK(bits >= 2 && bits <= 8);
   format_detail::require_range(lo, hi);

@@ -30,7 +30,8 @@ TEST(Uniform, NonFiniteInputsHaveCodes) {
 TEST(Uniform, RoundHalfEvenEqualsNearbyint) {
   std::mt19937 random(1);
   for (int i = 0; i < 2'000'000; ++i) {
-    const float v = std::ldexp(static_cast<float>(static_cast<int32_t>(random())), -static_cast<int>(random() % 40));
+    const float v = std::ldexp(static_cast<float>(static_cast<int32_t>(random())),
+                               -static_cast<int>(random() % 40));
     if (std::fabs(v) >= 2147483647.0f) continue;
     EXPECT_EQ(round_half_even(v), static_cast<int32_t>(std::nearbyint(v))) << v;
     if (std::fabs(v) <= 4194304.0f) {
@@ -55,12 +56,14 @@ TEST(Uniform, ErrorInsideTheRangeIsHalfAStep) {
     ASSERT_GE(p.zero, 0);
     ASSERT_LE(p.zero, top);
     // The grid's own ends: rounding of z moves them by at most half a step against [lo, hi].
-    const float first = dequantize_uniform(0, p.scale, p.zero), last = dequantize_uniform(top, p.scale, p.zero);
+    const float first = dequantize_uniform(0, p.scale, p.zero),
+                last = dequantize_uniform(top, p.scale, p.zero);
     std::uniform_real_distribution<float> inside(first, last);
     for (int i = 0; i < 100; ++i) {
       const float x = inside(random);
       const int32_t q = quantize_uniform(x, inv, p.zero, 0, top);
-      const double error = std::fabs(static_cast<double>(p.scale) * (q - p.zero) - static_cast<double>(x));
+      const double error =
+          std::fabs(static_cast<double>(p.scale) * (q - p.zero) - static_cast<double>(x));
       EXPECT_LE(error, 0.5 * static_cast<double>(p.scale) * (1.0 + 1e-6 * top));
     }
   }
@@ -88,7 +91,8 @@ TEST(Uniform, DegenerateRangesKeepASafeScale) {
       const UniformParams p = uniform_from_range(x, x, 8, include_zero);
       EXPECT_GE(p.scale, 1e-8f * 0.999f);
       EXPECT_LE(std::abs(p.zero), kMaxZeroPoint);
-      const int32_t q = quantize_uniform(static_cast<float>(x), inverse_scale(p.scale), p.zero, 0, 255);
+      const int32_t q =
+          quantize_uniform(static_cast<float>(x), inverse_scale(p.scale), p.zero, 0, 255);
       EXPECT_NEAR(dequantize_uniform(q, p.scale, p.zero), x, 0.5001 * static_cast<double>(p.scale));
     }
   }
@@ -113,7 +117,8 @@ TEST(Uniform, CentredAsymmetricEqualsFullRangeSymmetric) {
     const int32_t zero = 1 << (bits - 1);
     for (int i = 0; i < 20000; ++i) {
       const float x = normal(random), inv = inverse_scale(0.37f);
-      const int32_t a = quantize_uniform(x, inv, zero, u.lo, u.hi), b = quantize_uniform(x, inv, 0, s.lo, s.hi);
+      const int32_t a = quantize_uniform(x, inv, zero, u.lo, u.hi),
+                    b = quantize_uniform(x, inv, 0, s.lo, s.hi);
       EXPECT_EQ(a - zero, b);
       EXPECT_EQ(dequantize_uniform(a, 0.37f, zero), dequantize_uniform(b, 0.37f, 0));
     }
@@ -145,15 +150,19 @@ TEST(Uniform, FusedMultiplyAddEqualsFmaf) {
   std::mt19937 random(5);
   const auto number = [&](int spread) {
     const float mantissa = static_cast<float>(static_cast<int32_t>(random()));
-    return std::ldexp(mantissa, static_cast<int>(random() % static_cast<unsigned>(spread)) - spread / 2);
+    return std::ldexp(mantissa,
+                      static_cast<int>(random() % static_cast<unsigned>(spread)) - spread / 2);
   };
   for (int i = 0; i < 2'000'000; ++i) {
     const int spread = i % 2 == 0 ? 20 : 150;
     const float a = number(spread), b = number(spread);
     // Half the addends nearly cancel the product, where double rounding would show.
-    const float c = i % 3 == 0 ? -a * b * (1.0f + std::ldexp(1.0f, -static_cast<int>(random() % 30))) : number(spread);
+    const float c = i % 3 == 0
+                        ? -a * b * (1.0f + std::ldexp(1.0f, -static_cast<int>(random() % 30)))
+                        : number(spread);
     const float expected = std::fmaf(a, b, c), got = fused_multiply_add(a, b, c);
-    ASSERT_EQ(std::bit_cast<uint32_t>(expected), std::bit_cast<uint32_t>(got)) << a << " " << b << " " << c;
+    ASSERT_EQ(std::bit_cast<uint32_t>(expected), std::bit_cast<uint32_t>(got))
+        << a << " " << b << " " << c;
   }
   // A tie between two floats that only the exact product breaks.
   const float a = 1.0f + 0x1p-12f, c = 0x1p-60f;
