@@ -1,5 +1,7 @@
 #include "repquant/data/npy.h"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "repquant/core/files.h"
@@ -45,7 +47,8 @@ TEST(Npy, RoundTripOfShapesAndTypes) {
       const Tensor again = read_npy(dir / "x.npy");
       EXPECT_EQ(again.dtype(), dtype);
       EXPECT_EQ(again.shape(), shape);
-      EXPECT_EQ(std::memcmp(again.data(), tensor.data(), tensor.bytes()), 0);
+      const auto* other = static_cast<const std::byte*>(again.data());
+      EXPECT_TRUE(std::equal(data, data + tensor.bytes(), other, other + again.bytes()));
     }
   }
 }
