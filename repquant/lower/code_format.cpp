@@ -13,8 +13,9 @@ namespace {
 void check_scales(const QParams& params, const std::string& subject) {
   for (const float s : params.scale) {
     if (!(s > 0.0f) || !std::isfinite(s)) {
-      throw Error(ErrorCode::kInternal, "lower: " + subject + ": expected finite positive scales, got " +
-                                            std::to_string(s));
+      throw Error(
+          ErrorCode::kInternal,
+          "lower: " + subject + ": expected finite positive scales, got " + std::to_string(s));
     }
   }
 }
@@ -25,13 +26,16 @@ void check_granularity(const QParams& params, const std::string& subject) {
   const bool head = std::holds_alternative<PerHead>(g);
   if (!params.lower.empty() || std::holds_alternative<PerChannel>(g)) {
     throw Error(ErrorCode::kInvalidArgument,
-                "lower: " + subject + ": expected one scale a tensor, got one a channel, which no integer "
-                "product can use",
+                "lower: " + subject +
+                    ": expected one scale a tensor, got one a channel, which no integer "
+                    "product can use",
                 "fold first (method repq_vit or repquant), or evaluate by simulation only");
   }
   if (!tensor && !head) {
-    throw Error(ErrorCode::kUnsupported, "lower: " + subject + ": expected per-tensor or per-head scales, "
-                                         "got " + to_string(params.spec));
+    throw Error(ErrorCode::kUnsupported, "lower: " + subject +
+                                             ": expected per-tensor or per-head scales, "
+                                             "got " +
+                                             to_string(params.spec));
   }
   const size_t count = head ? static_cast<size_t>(std::get<PerHead>(g).heads) : 1;
   if (params.scale.size() != count) {
@@ -40,7 +44,8 @@ void check_granularity(const QParams& params, const std::string& subject) {
   }
 }
 
-CodeFormat uniform_format(const QParams& params, const Uniform& uniform, const std::string& subject) {
+CodeFormat uniform_format(const QParams& params, const Uniform& uniform,
+                          const std::string& subject) {
   CodeFormat format;
   format.bits = params.spec.bits;
   format.scale = params.scale;
@@ -49,7 +54,8 @@ CodeFormat uniform_format(const QParams& params, const Uniform& uniform, const s
   format.lo = range.lo + offset;
   format.hi = range.hi + offset;
   if (params.zero_point.empty()) {
-    if (!uniform.symmetric) throw Error(ErrorCode::kInternal, "lower: " + subject + ": no zero point");
+    if (!uniform.symmetric)
+      throw Error(ErrorCode::kInternal, "lower: " + subject + ": no zero point");
     format.zero = offset;
     return format;
   }
@@ -61,7 +67,8 @@ CodeFormat uniform_format(const QParams& params, const Uniform& uniform, const s
     }
   }
   if (std::abs(params.zero_point[0]) > kMaxZeroPoint - offset) {
-    throw Error(ErrorCode::kUnsupported, "lower: " + subject + ": expected a zero point within 2^22, got " +
+    throw Error(ErrorCode::kUnsupported, "lower: " + subject +
+                                             ": expected a zero point within 2^22, got " +
                                              std::to_string(params.zero_point[0]));
   }
   format.zero = params.zero_point[0] + offset;
@@ -70,13 +77,16 @@ CodeFormat uniform_format(const QParams& params, const Uniform& uniform, const s
 
 CodeFormat level_format(const QParams& params, const Log& log, const std::string& subject) {
   if (log.compat) {
-    throw Error(ErrorCode::kUnsupported,
-                "lower: " + subject + ": compat log codes have 2^b + 1 levels and are simulation only",
-                "quantize without compat, or use eval --simulate");
+    throw Error(
+        ErrorCode::kUnsupported,
+        "lower: " + subject + ": compat log codes have 2^b + 1 levels and are simulation only",
+        "quantize without compat, or use eval --simulate");
   }
   if (log.table_bits != 8 || params.scale.size() != 1) {
-    throw Error(ErrorCode::kUnsupported, "lower: " + subject + ": a log-coded layer input runs as 8-bit "
-                                         "levels per tensor, got " + to_string(params.spec));
+    throw Error(ErrorCode::kUnsupported, "lower: " + subject +
+                                             ": a log-coded layer input runs as 8-bit "
+                                             "levels per tensor, got " +
+                                             to_string(params.spec));
   }
   CodeFormat format;
   format.kind = CodeFormat::Kind::kLevels;
@@ -105,8 +115,9 @@ CodeFormat code_format(const QParams& params, const std::string& subject) {
   if (const auto* log = std::get_if<Log>(&params.spec.format)) {
     return level_format(params, *log, subject);
   }
-  throw Error(ErrorCode::kUnsupported, "lower: " + subject + ": expected uniform or log codes, got " +
-                                           to_string(params.spec));
+  throw Error(
+      ErrorCode::kUnsupported,
+      "lower: " + subject + ": expected uniform or log codes, got " + to_string(params.spec));
 }
 
 LogTable log_table(double scale, int bits, const Log& log) {

@@ -8,15 +8,16 @@
 
 namespace repquant::lowering {
 
-// kUniform: x = scale (q - zero), lo <= q <= hi. Signed codes are stored plus 2^(b-1), zero with them.
+// kUniform: x = scale (q - zero), lo <= q <= hi. Signed codes are stored plus 2^(b-1),
+// zero with them.
 // kLevels: x = scale q / 255 - shift, q an entry of the log code's 8-bit level table.
 struct CodeFormat {
   enum class Kind { kUniform, kLevels };
   Kind kind = Kind::kUniform;
-  int bits = 8;                 // of the stored codes; levels: 8
+  int bits = 8;  // of the stored codes; levels: 8
   int32_t zero = 0, lo = 0, hi = 255;
-  std::vector<float> scale;     // 1, or one a head
-  int log_bits = 0;             // kLevels: bits, base and shift of the log code
+  std::vector<float> scale;  // 1, or one a head
+  int log_bits = 0;          // kLevels: bits, base and shift of the log code
   double base = 1.0, shift = 0.0;
   bool operator==(const CodeFormat&) const = default;
 

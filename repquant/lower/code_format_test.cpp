@@ -31,10 +31,12 @@ ErrorCode refusal(const QParams& params) {
 
 // Stored codes stand for the same reals as the scalar meaning of the site.
 TEST(CodeFormat, StoredCodesMeanWhatTheSiteMeans) {
-  const std::vector<QParams> all = {
-      params_of(4, Uniform{}, 0.21f, 6), params_of(8, Uniform{}, 0.013f, 0),
-      params_of(4, Uniform{true, true, true}, 0.21f, 0), params_of(5, Uniform{true, false, true}, 0.21f, 0),
-      params_of(4, Log{37.0 / 12.0, 0.17, 8, false}, 2.0f, 0), params_of(6, Log{2.0, 0.0, 8, false}, 1.0f, 0)};
+  const std::vector<QParams> all = {params_of(4, Uniform{}, 0.21f, 6),
+                                    params_of(8, Uniform{}, 0.013f, 0),
+                                    params_of(4, Uniform{true, true, true}, 0.21f, 0),
+                                    params_of(5, Uniform{true, false, true}, 0.21f, 0),
+                                    params_of(4, Log{37.0 / 12.0, 0.17, 8, false}, 2.0f, 0),
+                                    params_of(6, Log{2.0, 0.0, 8, false}, 1.0f, 0)};
   for (const QParams& params : all) {
     const CodeFormat format = code_format(params, "x");
     for (float x = -3.0f; x < 3.0f; x += 0.0371f) {
@@ -81,7 +83,8 @@ TEST(CodeFormat, TableIsTheFunctionOfEachCode) {
   }
 }
 
-// Base 2 at 8 bits reaches 2^-255: thresholds below f32 are merged into the zero code, nothing else moves.
+// Base 2 at 8 bits reaches 2^-255: thresholds below f32 are merged into the zero code, nothing else
+// moves.
 TEST(CodeFormat, ThresholdsBelowFloatMergeIntoZero) {
   const QParams params = params_of(8, Log{1.0, 0.0, 8, false}, 1.0f, 0);
   const LogTable table = log_table(code_format(params, "x"));
@@ -90,7 +93,8 @@ TEST(CodeFormat, ThresholdsBelowFloatMergeIntoZero) {
   EXPECT_GT(table.thresholds.back(), 0.0f);
   const CodeFormat format = code_format(params, "x");
   for (float x = 1.0f; x > 1e-30f; x *= 0.37f) {
-    EXPECT_NEAR(format.step() * encode(format, x), static_cast<double>(fake_quantize(x, params)), 1e-7);
+    EXPECT_NEAR(format.step() * encode(format, x), static_cast<double>(fake_quantize(x, params)),
+                1e-7);
   }
 }
 

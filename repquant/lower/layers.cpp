@@ -50,7 +50,8 @@ void Lowering::emit_linear(NodeId id) {
   Shape item = at(node.inputs[0]).item;
   const Tensor& weight = constant(node.inputs.at(1), node, "weight");
   if (item.empty() || weight.rank() != 2 || weight.shape()[1] != item.back()) {
-    refuse(node, fmt::format("weight {} does not fit items {}", to_string(weight.shape()), to_string(item)));
+    refuse(node, fmt::format("weight {} does not fit items {}", to_string(weight.shape()),
+                             to_string(item)));
   }
   item.back() = weight.shape()[0];
   const DeferredLinear rows{id, 0, item.back()};
@@ -67,25 +68,33 @@ void Lowering::emit_linear(NodeId id) {
   if (put_off) {
     at(out).deferred = rows;
   } else {
-    emit_rows(rows, out, kNoValue, node.name);
+    emit_rows(rows, out, kNoValue);
   }
 }
 
-void Lowering::emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual, const std::string& name) {
+void Lowering::emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual) {
   const Node& node = graph_.node(rows.node);
   LinearWeights weights = layer_weights(rows.node);
-  const bool whole = rows.end - rows.begin == weights.n;
-  if (!whole) weights = rows_of(weights, rows.begin, rows.end);
+  const int64_t count = rows.end - rows.begin;
+  std::string name = node.name;
+  if (count != weights.n) {
+    const bool third =
+        3 * count == weights.n && rows.begin % count == 0;  // q, k and v in one layer
+    name += third ? fmt::format(".{}", "qkv"[rows.begin / count]) : fmt::format(".{}", rows.begin);
+    weights = rows_of(weights, rows.begin, rows.end);
+  }
   const CodeFormat format = site_format(rows.node, 0);
   const int input = codes(node.inputs[0], format);
-  emit_product(weights, input, format, to, at(to).item, residual, whole ? node.name : name);
+  emit_product(weights, input, format, to, at(to).item, residual, name);
 }
 
-void Lowering::emit_product(const LinearWeights& weights, int input, const CodeFormat& format, ValueId to,
-                            const Shape& item, ValueId residual, const std::string& name) {
+void Lowering::emit_product(const LinearWeights& weights, int input, const CodeFormat& format,
+                            ValueId to, const Shape& item, ValueId residual,
+                            const std::string& name) {
   if (format.per_head()) {
-    throw Error(ErrorCode::kUnsupported, "lower: linear \"" + name + "\": expected one input scale a tensor, "
-                                         "got one a head");
+    throw Error(ErrorCode::kUnsupported, "lower: linear \"" + name +
+                                             "\": expected one input scale a tensor, "
+                                             "got one a head");
   }
   Shape rows = builder_.buffer(input).item_shape;
   rows.back() = weights.n;
@@ -93,7 +102,8 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   std::optional<LinearConstants> constants;
   const CodeFormat* out_format = residual == kNoValue ? wanted.only_codes() : nullptr;
   if (out_format != nullptr) constants = code_constants(weights, format, *out_format);
-  const bool asymmetric = std::any_of(weights.zw.begin(), weights.zw.end(), [](int32_t z) { return z != 0; });
+  const bool asymmetric =
+      std::any_of(weights.zw.begin(), weights.zw.end(), [](int32_t z) { return z != 0; });
   std::vector<int> in{input};
   if (residual != kNoValue) in.push_back(real(residual));
   const std::string buffer_name = graph_.value(to).name;
@@ -127,14 +137,17 @@ void Lowering::emit_conv(NodeId id) {
   const auto all = [](const std::vector<int64_t>& list, int64_t v) {
     return std::all_of(list.begin(), list.end(), [v](int64_t x) { return x == v; });
   };
-  const bool plain = weight.rank() == 4 && item.size() == 3 && node.attrs.integer("group", 1) == 1 &&
-                     all(node.attrs.integers("pads"), 0) && all(node.attrs.integers("dilations"), 1) &&
+  const bool plain = weight.rank() == 4 && item.size() == 3 &&
+                     node.attrs.integer("group", 1) == 1 && all(node.attrs.integers("pads"), 0) &&
+                     all(node.attrs.integers("dilations"), 1) &&
                      node.attrs.text("auto_pad", "NOTSET") != "SAME_UPPER" &&
                      node.attrs.text("auto_pad", "NOTSET") != "SAME_LOWER" &&
                      node.attrs.integers("strides", {1, 1}) ==
                          std::vector<int64_t>(weight.shape().begin() + 2, weight.shape().end());
   if (!plain || item[0] != weight.shape()[1]) {
-    refuse(node, "this build runs patch-embedding convolutions only (kernel = stride, no padding, one group)",
+    refuse(node,
+           "this build runs patch-embedding convolutions only (kernel = stride, no padding, one "
+           "group)",
            "general integer convolutions are not built yet; evaluate by simulation");
   }
   const int64_t kh = weight.shape()[2], kw = weight.shape()[3];
@@ -145,7 +158,8 @@ void Lowering::emit_conv(NodeId id) {
   const LinearWeights weights = layer_weights(id);
   const CodeFormat format = site_format(id, 0);
   const int image = codes(node.inputs[0], format);
-  const int patches = builder_.add_buffer(node.name + ".patches", DType::kU8, {h * w, weights.k}, format.bits);
+  const int patches =
+      builder_.add_buffer(node.name + ".patches", DType::kU8, {h * w, weights.k}, format.bits);
   Step& move = builder_.add_step("transpose", node.name + ".patches", {image}, patches);
   move.lists["dims"] = {item[0], h, kh, w, kw};
   move.lists["perm"] = {1, 3, 0, 2, 4};
@@ -177,7 +191,8 @@ void Lowering::emit_norm(NodeId id) {
   const bool shifted = node.inputs.size() > 2 && node.inputs[2] != kNoValue;
   const std::vector<float> zeros(static_cast<size_t>(item.back()), 0.0f);
   const std::span<const float> gamma = parameter(1, "gamma");
-  const std::span<const float> beta = shifted ? parameter(2, "beta") : std::span<const float>(zeros);
+  const std::span<const float> beta =
+      shifted ? parameter(2, "beta") : std::span<const float>(zeros);
   const Demand wanted = demand(node.outputs[0]);
   const CodeFormat* format = wanted.only_codes();
   if (format != nullptr && format->per_head()) format = nullptr;
@@ -248,7 +263,7 @@ void Lowering::emit_add(NodeId id) {
     if (at(product).item != at(other).item) break;  // made by real() below
     const DeferredLinear rows = *at(product).deferred;
     define(to, at(product).item);
-    return emit_rows(rows, to, other, graph_.node(linear).name);
+    return emit_rows(rows, to, other);
   }
   if (graph_.is_constant(a) || graph_.is_constant(b)) {
     const bool second = graph_.is_constant(b);

@@ -21,14 +21,16 @@ void check_weight_spec(const QParams& params, int64_t n, const std::string& subj
   const bool tensor = std::holds_alternative<PerTensor>(params.spec.granularity);
   if (uniform == nullptr || !(tensor || (channel != nullptr && channel->axis == 0))) {
     throw Error(ErrorCode::kUnsupported,
-                "lower: " + subject + ": expected uniform weight codes with one scale an output channel or "
-                "one for all, got " + to_string(params.spec));
+                "lower: " + subject +
+                    ": expected uniform weight codes with one scale an output channel or "
+                    "one for all, got " +
+                    to_string(params.spec));
   }
   const size_t count = tensor ? 1 : static_cast<size_t>(n);
   const size_t zeros = params.zero_point.size();
   if (params.scale.size() != count || (zeros != count && !(uniform->symmetric && zeros == 0))) {
-    throw Error(ErrorCode::kInternal, fmt::format("lower: {}: expected {} weight scales, got {}", subject,
-                                                  count, params.scale.size()));
+    throw Error(ErrorCode::kInternal, fmt::format("lower: {}: expected {} weight scales, got {}",
+                                                  subject, count, params.scale.size()));
   }
 }
 
@@ -36,16 +38,20 @@ void check_weight_spec(const QParams& params, int64_t n, const std::string& subj
 void quantize_row(std::span<const float> row, float s, int32_t z, CodeRange range, int32_t offset,
                   bool round, const std::string& subject, int8_t* out) {
   if (!(s > 0.0f) || !std::isfinite(s)) {
-    throw Error(ErrorCode::kInternal, fmt::format("lower: {}: weight scale {} is not positive", subject, s));
+    throw Error(ErrorCode::kInternal,
+                fmt::format("lower: {}: weight scale {} is not positive", subject, s));
   }
   const float inv = inverse_scale(s);
   for (size_t k = 0; k < row.size(); ++k) {
     const int32_t q = quantize_uniform(row[k], inv, z, range.lo, range.hi);
     const double error = static_cast<double>(row[k]) - static_cast<double>(s) * (q - z);
     if (!round && !(std::fabs(error) <= 1e-3 * static_cast<double>(s))) {
-      throw Error(ErrorCode::kInternal,
-                  fmt::format("lower: {}: expected weights on their grid, got {} at column {}, {:.3g} steps "
-                              "from code {}", subject, row[k], k, error / static_cast<double>(s), q));
+      throw Error(
+          ErrorCode::kInternal,
+          fmt::format(
+              "lower: {}: expected weights on their grid, got {} at column {}, {:.3g} steps "
+              "from code {}",
+              subject, row[k], k, error / static_cast<double>(s), q));
     }
     out[k] = static_cast<int8_t>(q - offset);
   }
@@ -102,12 +108,14 @@ LinearWeights quantized_weights(const Tensor& weight, const Tensor* bias, const 
     const size_t i = params.scale.size() == 1 ? 0 : static_cast<size_t>(n);
     const int32_t z = params.zero_point.empty() ? 0 : params.zero_point[i];
     const size_t first = static_cast<size_t>(n * result.k);
-    quantize_row(values.subspan(first, static_cast<size_t>(result.k)), params.scale[i], z, range, offset,
-                 round, subject, result.w.data() + first);
+    quantize_row(values.subspan(first, static_cast<size_t>(result.k)), params.scale[i], z, range,
+                 offset, round, subject, result.w.data() + first);
     result.scale.push_back(params.scale[i]);
     result.zw.push_back(z - offset);
-    const double b = bias == nullptr ? 0.0 : static_cast<double>(bias->as<float>()[static_cast<size_t>(n)]);
-    if (!std::isfinite(b)) throw Error(ErrorCode::kInternal, "lower: " + subject + ": bias is not finite");
+    const double b =
+        bias == nullptr ? 0.0 : static_cast<double>(bias->as<float>()[static_cast<size_t>(n)]);
+    if (!std::isfinite(b))
+      throw Error(ErrorCode::kInternal, "lower: " + subject + ": bias is not finite");
     result.bias.push_back(b);
   }
   return result;
@@ -115,9 +123,11 @@ LinearWeights quantized_weights(const Tensor& weight, const Tensor* bias, const 
 
 LinearWeights rows_of(const LinearWeights& all, int64_t begin, int64_t end) {
   const auto part = [&](const auto& values, int64_t width) {
-    return std::decay_t<decltype(values)>(values.begin() + begin * width, values.begin() + end * width);
+    return std::decay_t<decltype(values)>(values.begin() + begin * width,
+                                          values.begin() + end * width);
   };
-  return {end - begin, all.k, all.bits, part(all.w, all.k), part(all.zw, 1), part(all.scale, 1),
+  return {end - begin,        all.k,           all.bits,
+          part(all.w, all.k), part(all.zw, 1), part(all.scale, 1),
           part(all.bias, 1)};
 }
 
@@ -149,14 +159,16 @@ LinearConstants real_constants(const LinearWeights& weights, const CodeFormat& i
     const size_t i = static_cast<size_t>(n);
     const int64_t c = zero_part(weights, input, n);
     if (product_bound(weights, input, n) + std::abs(c) >= kAccumulatorLimit) {
-      throw Error(ErrorCode::kUnsupported,
-                  fmt::format("lower: {}: {} inputs of {} bits by weights of {} bits overflow 32-bit sums",
-                              subject, weights.k, input.bits, weights.bits));
+      throw Error(
+          ErrorCode::kUnsupported,
+          fmt::format("lower: {}: {} inputs of {} bits by weights of {} bits overflow 32-bit sums",
+                      subject, weights.k, input.bits, weights.bits));
     }
     const double s = input.step() * static_cast<double>(weights.scale[i]);
     if (!in_range(s)) {
       throw Error(ErrorCode::kUnsupported,
-                  fmt::format("lower: {}: output scale {} of row {} is outside 2^-100 .. 2^100", subject, s, n));
+                  fmt::format("lower: {}: output scale {} of row {} is outside 2^-100 .. 2^100",
+                              subject, s, n));
     }
     result.c.push_back(static_cast<int32_t>(c));
     result.s.push_back(static_cast<float>(s));

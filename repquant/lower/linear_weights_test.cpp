@@ -29,8 +29,8 @@ Layer random_layer(int bits, bool symmetric, int64_t n, int64_t k, uint32_t seed
     layer.params.zero_point.push_back(symmetric ? 0 : code(random));
     for (int64_t j = 0; j < k; ++j) {
       layer.codes.push_back(code(random));
-      layer.weight.as<float>()[static_cast<size_t>(i * k + j)] =
-          dequantize_uniform(layer.codes.back(), layer.params.scale.back(), layer.params.zero_point.back());
+      layer.weight.as<float>()[static_cast<size_t>(i * k + j)] = dequantize_uniform(
+          layer.codes.back(), layer.params.scale.back(), layer.params.zero_point.back());
     }
     layer.bias.as<float>()[static_cast<size_t>(i)] = scale(random) * 10.0f - 0.5f;
   }
@@ -50,16 +50,18 @@ TEST(LinearWeights, RecoversTheCodes) {
   for (int bits = 2; bits <= 8; ++bits) {
     for (const bool symmetric : {false, true}) {
       const Layer layer = random_layer(bits, symmetric, 5, 31, 40u + static_cast<uint32_t>(bits));
-      const LinearWeights w = quantized_weights(layer.weight, &layer.bias, layer.params, false, "x");
+      const LinearWeights w =
+          quantized_weights(layer.weight, &layer.bias, layer.params, false, "x");
       const int32_t offset = symmetric ? 0 : 1 << (bits - 1);
       for (size_t i = 0; i < w.w.size(); ++i) ASSERT_EQ(w.w[i], layer.codes[i] - offset);
-      for (size_t i = 0; i < w.zw.size(); ++i) ASSERT_EQ(w.zw[i], layer.params.zero_point[i] - offset);
+      for (size_t i = 0; i < w.zw.size(); ++i)
+        ASSERT_EQ(w.zw[i], layer.params.zero_point[i] - offset);
     }
   }
 }
 
-// t*s + b with the integer t of the contract equals the product of the dequantized operands. Both sides
-// in double; s and b are rounded to f32 once: 2^-24 relative on each term.
+// t*s + b with the integer t of the contract equals the product of the dequantized operands. Both
+// sides in double; s and b are rounded to f32 once: 2^-24 relative on each term.
 TEST(LinearWeights, ConstantsReproduceTheRealProduct) {
   std::mt19937 random(3);
   for (const bool levels : {false, true}) {
@@ -85,7 +87,8 @@ TEST(LinearWeights, ConstantsReproduceTheRealProduct) {
         size += std::fabs(term);
       }
       t -= w.zw[n] * centred;
-      const double got = static_cast<double>(t) * static_cast<double>(c.s[n]) + static_cast<double>(c.b[n]);
+      const double got =
+          static_cast<double>(t) * static_cast<double>(c.s[n]) + static_cast<double>(c.b[n]);
       EXPECT_NEAR(got, expected, 4.0 * size * 0x1p-24 * (levels ? 4.0 : 1.0));
     }
   }
@@ -102,7 +105,8 @@ TEST(LinearWeights, CodeConstantsHoldTheBiasToHalfAUnit) {
     for (size_t k = 0; k < 40; ++k) sum += w.w[n * 40 + k];
     const double unit = 0.3f * static_cast<double>(w.scale[n]);
     const double bias = static_cast<double>(c->c[n] + 5 * sum) * unit;
-    EXPECT_LE(std::fabs(bias - static_cast<double>(layer.bias.as<float>()[n])), 0.5 * unit * (1 + 1e-9));
+    EXPECT_LE(std::fabs(bias - static_cast<double>(layer.bias.as<float>()[n])),
+              0.5 * unit * (1 + 1e-9));
     EXPECT_EQ(c->m[n], requantize_multiplier(0.3f, w.scale[n], 0.5f));
   }
 }

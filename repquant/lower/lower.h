@@ -11,34 +11,35 @@
 namespace repquant {
 
 struct LowerOptions {
-  bool round_weights = false;                               // accept weights that lie off the grid
-  nlohmann::json model = nlohmann::json::object();          // preprocessing, class names, ...
+  bool round_weights = false;                       // accept weights that lie off the grid
+  nlohmann::json model = nlohmann::json::object();  // preprocessing, class names, ...
   nlohmann::json provenance = nlohmann::json::object();
-  std::string input_name;                                   // empty: the graph's own
+  std::string input_name;  // empty: the graph's own
 };
 
-// `graph`: canonical, recognised, shapes inferred, every value [batch, item...], one f32 input. Weights are
-// its constants, already rewritten by folds and already on the grid of their site: the codes are
-// recomputed by the uniform law, and a weight further than 1e-3 steps from its grid is kInternal, naming
-// the layer, unless `round_weights` is set.
+// `graph`: canonical, recognised, shapes inferred, every value [batch, item...], one f32 input.
+// Weights are its constants, already rewritten by folds and already on the grid of their site: the
+// codes are recomputed by the uniform law, and a weight further than 1e-3 steps from its grid is
+// kInternal, naming the layer, unless `round_weights` is set.
 //
 // Sites and what becomes of them:
-//   linear 0 (input), 1 (weight)        integer `linear`. Log input with table_bits 8: the operand is the
-//                                       level, the shift goes into the bias
-//   conv 0, 1 (patch embedding)         `quantize`, `transpose` (patches), `linear`
-//   multi_head_attention 0, 1, 2        integer products of `attention`; per-head scales need one zero point
-//   multi_head_attention kProbabilities Log: table_bits 8 "table", 16 "table2", 0 "parity" (B = 2 only);
-//                                       Uniform: 8 bits "row" (codes 255 exp(x - max), the stored scale is
-//                                       not read), fewer "uniform"
-//   gelu, silu, relu, sigmoid, tanh 0   8-bit table from code to code, or to level, of each consumer site;
-//                                       without a site: f32 `activation`, then `quantize`
+//   linear 0 (input), 1 (weight): integer `linear`. Log input with table_bits 8: the operand is the
+//     level, the shift goes into the bias.
+//   conv 0, 1 (patch embedding): `quantize`, `transpose` (patches), `linear`.
+//   multi_head_attention 0, 1, 2: integer products of `attention`. Per-head scales need one zero
+//     point for all heads.
+//   multi_head_attention kProbabilities: Log: table_bits 8 "table", 16 "table2", 0 "parity" (B = 2
+//     only). Uniform: 8 bits "row" (codes 255 exp(x - max), the stored scale is not read), fewer
+//     "uniform" with the stored scale.
+//   gelu, silu, relu, sigmoid, tanh 0: one 8-bit table from code to code, or to level, for each
+//     consumer site. Without a site: f32 `activation`, then `quantize`.
 // A linear or norm hands out codes when every reader wants the same uniform codes, f32 otherwise.
 //
 // model gains "inputs" and "outputs": [{"name", "shape"}]. Equal arguments give equal plans.
 //
 // Errors: kUnsupported names the node and the nearest supported form (layers without a site, other
-// convolutions, masks, compat codes, ...); kInvalidArgument for per-channel activation sites that were
-// not folded; kInternal for weights off their grid.
+// convolutions, masks, compat codes, ...); kInvalidArgument for per-channel activation sites that
+// were not folded; kInternal for weights off their grid.
 Plan lower(const Graph& graph, const QuantPlan& plan, const LowerOptions& options = {});
 
 }  // namespace repquant

@@ -41,8 +41,8 @@ NodeId node_named(const Graph& graph, const std::string& name) {
 }
 
 // Lowers after `change`; returns the error's message, which must hold all of `words`.
-void expect_refused(const TinyVit& options, const std::function<void(Model&)>& change, ErrorCode code,
-                    const std::vector<std::string>& words) {
+void expect_refused(const TinyVit& options, const std::function<void(Model&)>& change,
+                    ErrorCode code, const std::vector<std::string>& words) {
   Model model = testing::tiny_vit(options);
   change(model);
   try {
@@ -77,7 +77,7 @@ TEST(Lower, FusesResidualsSplitsAndNorms) {
   EXPECT_EQ(count(plan, "slice"), 1);
   EXPECT_EQ(step_named(plan, "blocks.0.attn.proj").in.size(), 2u);
   EXPECT_EQ(step_named(plan, "blocks.1.mlp.fc2").in.size(), 2u);
-  for (const char* name : {"blocks.0.norm1", "blocks.0.attn.q", "blocks.0.attn.mha", "norm"}) {
+  for (const char* name : {"blocks.0.norm1", "blocks.0.attn.qkv.q", "blocks.0.attn.mha", "norm"}) {
     EXPECT_EQ(output_of(plan, name).dtype, DType::kU8) << name;
   }
   EXPECT_EQ(output_of(plan, "blocks.0.mlp.fc1").dtype, DType::kF32);
@@ -109,7 +109,8 @@ TEST(Lower, DifferentReadersOfANormGetTheirOwnCodes) {
 
 TEST(Lower, NormKeepsItsFloatForAFloatReader) {
   Model model = testing::tiny_vit({});
-  model.graph.outputs.push_back(model.graph.node(node_named(model.graph, "blocks.1.norm2")).outputs[0]);
+  model.graph.outputs.push_back(
+      model.graph.node(node_named(model.graph, "blocks.1.norm2")).outputs[0]);
   const Plan plan = lower(model.graph, model.plan);
   EXPECT_EQ(output_of(plan, "blocks.1.norm2").dtype, DType::kF32);
   EXPECT_EQ(plan.outputs.size(), 2u);
@@ -150,35 +151,56 @@ TEST(Lower, RefusesByName) {
   const auto site = [](Model& m, const std::string& node, int input) {
     return m.plan.find({node_named(m.graph, node), input});
   };
-  expect_refused(base, [&](Model& m) { m.plan.erase({node_named(m.graph, "blocks.0.mlp.fc2"), 0}); },
+  expect_refused(base,
+                 [&](Model& m) { m.plan.erase({node_named(m.graph, "blocks.0.mlp.fc2"), 0}); },
                  ErrorCode::kUnsupported, {"blocks.0.mlp.fc2", "no quantization"});
-  expect_refused(base, [&](Model& m) { m.plan.erase({node_named(m.graph, "blocks.1.attn.mha"), kProbabilities}); },
-                 ErrorCode::kUnsupported, {"blocks.1.attn.mha", "probabilities"});
-  expect_refused(base, [&](Model& m) {
-    QParams& p = site(m, "blocks.0.mlp.fc1", 0)->params;
-    p.spec.granularity = PerChannel{1};
-    p.zero_point.clear();
-    p.scale.assign(32, 0.1f);
-    p.lower.assign(32, -1.0f);
-  }, ErrorCode::kInvalidArgument, {"blocks.0.mlp.fc1"});
-  expect_refused(base, [&](Model& m) {
-    site(m, "blocks.0.attn.mha", kProbabilities)->params.spec.format = Log{2.0, 0.0, 8, true};
-  }, ErrorCode::kUnsupported, {"blocks.0.attn.mha", "compat"});
-  expect_refused(base, [&](Model& m) {
-    m.graph.node(node_named(m.graph, "patch_embed")).attrs.set("pads", std::vector<int64_t>{1, 1, 1, 1});
-  }, ErrorCode::kUnsupported, {"patch_embed", "patch-embedding convolutions only"});
-  expect_refused(base, [&](Model& m) {
-    m.graph.node(node_named(m.graph, "blocks.0.attn.mha")).attrs.set("causal", int64_t{1});
-  }, ErrorCode::kUnsupported, {"blocks.0.attn.mha"});
-  expect_refused(base, [&](Model& m) { m.graph.node(node_named(m.graph, "blocks.0.norm1")).op = OpKind::kSoftmax; },
-                 ErrorCode::kUnsupported, {"softmax", "blocks.0.norm1"});
-  expect_refused(base, [&](Model& m) {
-    m.plan.set({node_named(m.graph, "blocks.0.add1"), 0}, *site(m, "blocks.0.mlp.fc1", 0));
-  }, ErrorCode::kUnsupported, {"blocks.0.add1"});
-  expect_refused(base, [&](Model& m) {
-    const NodeId id = node_named(m.graph, "blocks.0.mlp.fc1");
-    m.graph.value(m.graph.node(id).inputs[1]).constant->as<float>()[3] += 0.01f;
-  }, ErrorCode::kInternal, {"blocks.0.mlp.fc1", "grid"});
+  expect_refused(
+      base,
+      [&](Model& m) { m.plan.erase({node_named(m.graph, "blocks.1.attn.mha"), kProbabilities}); },
+      ErrorCode::kUnsupported, {"blocks.1.attn.mha", "probabilities"});
+  expect_refused(base,
+                 [&](Model& m) {
+                   QParams& p = site(m, "blocks.0.mlp.fc1", 0)->params;
+                   p.spec.granularity = PerChannel{1};
+                   p.zero_point.clear();
+                   p.scale.assign(32, 0.1f);
+                   p.lower.assign(32, -1.0f);
+                 },
+                 ErrorCode::kInvalidArgument, {"blocks.0.mlp.fc1"});
+  expect_refused(base,
+                 [&](Model& m) {
+                   site(m, "blocks.0.attn.mha", kProbabilities)->params.spec.format =
+                       Log{2.0, 0.0, 8, true};
+                 },
+                 ErrorCode::kUnsupported, {"blocks.0.attn.mha", "compat"});
+  expect_refused(base,
+                 [&](Model& m) {
+                   m.graph.node(node_named(m.graph, "patch_embed"))
+                       .attrs.set("pads", std::vector<int64_t>{1, 1, 1, 1});
+                 },
+                 ErrorCode::kUnsupported, {"patch_embed", "patch-embedding convolutions only"});
+  expect_refused(
+      base,
+      [&](Model& m) {
+        m.graph.node(node_named(m.graph, "blocks.0.attn.mha")).attrs.set("causal", int64_t{1});
+      },
+      ErrorCode::kUnsupported, {"blocks.0.attn.mha"});
+  expect_refused(
+      base,
+      [&](Model& m) { m.graph.node(node_named(m.graph, "blocks.0.norm1")).op = OpKind::kSoftmax; },
+      ErrorCode::kUnsupported, {"softmax", "blocks.0.norm1"});
+  expect_refused(base,
+                 [&](Model& m) {
+                   m.plan.set({node_named(m.graph, "blocks.0.add1"), 0},
+                              *site(m, "blocks.0.mlp.fc1", 0));
+                 },
+                 ErrorCode::kUnsupported, {"blocks.0.add1"});
+  expect_refused(base,
+                 [&](Model& m) {
+                   const NodeId id = node_named(m.graph, "blocks.0.mlp.fc1");
+                   m.graph.value(m.graph.node(id).inputs[1]).constant->as<float>()[3] += 0.01f;
+                 },
+                 ErrorCode::kInternal, {"blocks.0.mlp.fc1", "grid"});
 }
 
 TEST(Summary, CountsWhatThePlanHolds) {
@@ -186,13 +208,15 @@ TEST(Summary, CountsWhatThePlanHolds) {
   const Plan plan = lower(model.graph, model.plan);
   const nlohmann::json summary = plan_summary(plan);
   int64_t bytes = 0;
-  for (const auto& [name, tensor] : plan.tensors) bytes += static_cast<int64_t>(tensor.data.bytes());
+  for (const auto& [name, tensor] : plan.tensors)
+    bytes += static_cast<int64_t>(tensor.data.bytes());
   EXPECT_EQ(summary["bytes"], bytes);
   // patch 32*48, per block 32*96 + 32*32 + 2*32*64, head 320
   EXPECT_EQ(summary["weights"], 1536 + 2 * (3072 + 1024 + 4096) + 320);
   EXPECT_EQ(summary["steps"].size(), plan.steps.size());
   const std::string text = print(plan);
-  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), static_cast<int64_t>(plan.steps.size()) + 1);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'),
+            static_cast<int64_t>(plan.steps.size()) + 1);
 }
 
 }  // namespace

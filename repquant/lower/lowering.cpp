@@ -18,19 +18,27 @@ namespace lowering {
 
 bool is_movement(OpKind op) {
   switch (op) {
-    case OpKind::kIdentity: case OpKind::kDropout: case OpKind::kReshape: case OpKind::kFlatten:
-    case OpKind::kSqueeze: case OpKind::kUnsqueeze: case OpKind::kTranspose: case OpKind::kSlice:
-    case OpKind::kGather: case OpKind::kSplit:
-      return true;
-    default:
-      return false;
+    case OpKind::kIdentity:
+    case OpKind::kDropout:
+    case OpKind::kReshape:
+    case OpKind::kFlatten:
+    case OpKind::kSqueeze:
+    case OpKind::kUnsqueeze:
+    case OpKind::kTranspose:
+    case OpKind::kSlice:
+    case OpKind::kGather:
+    case OpKind::kSplit: return true;
+    default: return false;
   }
 }
 
 size_t data_inputs(const Node& node) {
   switch (node.op) {
-    case OpKind::kShape: case OpKind::kSize: return 0;
-    case OpKind::kExpand: case OpKind::kTile: case OpKind::kReduceMean: return 1;
+    case OpKind::kShape:
+    case OpKind::kSize: return 0;
+    case OpKind::kExpand:
+    case OpKind::kTile:
+    case OpKind::kReduceMean: return 1;
     default: return is_movement(node.op) ? 1 : node.inputs.size();
   }
 }
@@ -38,7 +46,8 @@ size_t data_inputs(const Node& node) {
 std::optional<Activation> activation_of(const Node& node) {
   switch (node.op) {
     case OpKind::kGelu:
-      if (node.attrs.text("approximate", "none") == "tanh") return Activation{"gelu_tanh", gelu_tanh_exact};
+      if (node.attrs.text("approximate", "none") == "tanh")
+        return Activation{"gelu_tanh", gelu_tanh_exact};
       return Activation{"gelu_erf", gelu_erf_exact};
     case OpKind::kSilu: return Activation{"silu", silu_exact};
     case OpKind::kRelu: return Activation{"relu", relu_exact};
@@ -48,7 +57,9 @@ std::optional<Activation> activation_of(const Node& node) {
   }
 }
 
-std::string quoted(const Node& node) { return fmt::format("{} \"{}\"", name_of(node.op), node.name); }
+std::string quoted(const Node& node) {
+  return fmt::format("{} \"{}\"", name_of(node.op), node.name);
+}
 
 Lowering::Lowering(const Graph& graph, const QuantPlan& plan, const LowerOptions& options)
     : graph_(graph), plan_(plan), options_(options), live_(graph.node_capacity(), false) {}
@@ -93,14 +104,16 @@ void Lowering::check_sites() const {
     const Node& node = graph_.node(site.node);
     bool known = false;
     switch (node.op) {
-      case OpKind::kLinear: case OpKind::kConv: known = site.input == 0 || site.input == 1; break;
+      case OpKind::kLinear:
+      case OpKind::kConv: known = site.input == 0 || site.input == 1; break;
       case OpKind::kMultiHeadAttention:
         known = (site.input >= 0 && site.input <= 2) || site.input == kProbabilities;
         break;
       default: known = activation_of(node).has_value() && site.input == 0;
     }
-    if (!known) refuse(node, fmt::format("input {} is quantized, which no integer step of this op uses",
-                                         site.input));
+    if (!known)
+      refuse(node, fmt::format("input {} is quantized, which no integer step of this op uses",
+                               site.input));
   }
 }
 
@@ -132,12 +145,14 @@ Demand Lowering::demand(ValueId value) const {
   return result;
 }
 
-// linear -> add where nobody else reads the linear: the add becomes the residual operand. The layer is
-// then emitted at the add, where the other operand exists.
+// linear -> add where nobody else reads the linear: the add becomes the residual operand. The layer
+// is then emitted at the add, where the other operand exists.
 void Lowering::find_fused_adds() {
   for (const NodeId id : graph_.order()) {
     const Node& node = graph_.node(id);
-    if (!live_[static_cast<size_t>(id)] || node.op != OpKind::kAdd || node.inputs[0] == node.inputs[1]) continue;
+    if (!live_[static_cast<size_t>(id)] || node.op != OpKind::kAdd ||
+        node.inputs[0] == node.inputs[1])
+      continue;
     NodeId chosen = -1;
     for (size_t i = 0; i < 2; ++i) {
       const ValueId value = node.inputs[i];
@@ -153,14 +168,15 @@ void Lowering::find_fused_adds() {
 
 void Lowering::emit_inputs() {
   if (graph_.inputs.size() != 1) {
-    throw Error(ErrorCode::kUnsupported, fmt::format("lower: graph \"{}\": expected one input, got {}",
-                                                     graph_.name, graph_.inputs.size()));
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("lower: graph \"{}\": expected one input, got {}", graph_.name,
+                            graph_.inputs.size()));
   }
   const ValueId input = graph_.inputs[0];
   const Value& value = graph_.value(input);
   if (value.dtype != DType::kF32) {
-    throw Error(ErrorCode::kUnsupported, fmt::format("lower: input \"{}\": expected F32, got {}", value.name,
-                                                     name_of(value.dtype)));
+    throw Error(ErrorCode::kUnsupported, fmt::format("lower: input \"{}\": expected F32, got {}",
+                                                     value.name, name_of(value.dtype)));
   }
   const std::string name = options_.input_name.empty() ? value.name : options_.input_name;
   const int buffer = builder_.add_real(name, item_shape(input));
@@ -180,7 +196,8 @@ void Lowering::finish() {
   plan.model["inputs"] = nlohmann::json::array();
   plan.model["outputs"] = nlohmann::json::array();
   for (const int i : plan.inputs) {
-    plan.model["inputs"].push_back({{"name", builder_.buffer(i).name}, {"shape", builder_.buffer(i).item_shape}});
+    plan.model["inputs"].push_back(
+        {{"name", builder_.buffer(i).name}, {"shape", builder_.buffer(i).item_shape}});
   }
   for (size_t i = 0; i < plan.outputs.size(); ++i) {
     plan.model["outputs"].push_back({{"name", graph_.value(graph_.outputs[i]).name},
@@ -191,9 +208,12 @@ void Lowering::finish() {
 void Lowering::emit_node(NodeId id) {
   const Node& node = graph_.node(id);
   switch (node.op) {
-    case OpKind::kIdentity: case OpKind::kDropout: return emit_alias(node);
-    case OpKind::kReshape: case OpKind::kFlatten: case OpKind::kSqueeze: case OpKind::kUnsqueeze:
-      return emit_reshape(node);
+    case OpKind::kIdentity:
+    case OpKind::kDropout: return emit_alias(node);
+    case OpKind::kReshape:
+    case OpKind::kFlatten:
+    case OpKind::kSqueeze:
+    case OpKind::kUnsqueeze: return emit_reshape(node);
     case OpKind::kTranspose: return emit_transpose(node);
     case OpKind::kSlice: return emit_slice(node);
     case OpKind::kGather: return emit_gather(node);
@@ -202,16 +222,20 @@ void Lowering::emit_node(NodeId id) {
     case OpKind::kConcat: return emit_concat(node);
     case OpKind::kLinear: return emit_linear(id);
     case OpKind::kConv: return emit_conv(id);
-    case OpKind::kLayerNorm: case OpKind::kRmsNorm: return emit_norm(id);
+    case OpKind::kLayerNorm:
+    case OpKind::kRmsNorm: return emit_norm(id);
     case OpKind::kMultiHeadAttention: return emit_attention(id);
-    case OpKind::kAdd: case OpKind::kSub: return emit_add(id);
-    case OpKind::kMul: case OpKind::kDiv: return emit_multiply(id);
+    case OpKind::kAdd:
+    case OpKind::kSub: return emit_add(id);
+    case OpKind::kMul:
+    case OpKind::kDiv: return emit_multiply(id);
     case OpKind::kReduceMean: return emit_mean(id);
     default: break;
   }
   if (activation_of(node)) return emit_activation(id);
   refuse(node, "this build has no integer or float step for the op",
-         "supported: patch-embedding conv, linear, attention, norms, gelu, silu, relu, sigmoid, tanh, add, "
+         "supported: patch-embedding conv, linear, attention, norms, gelu, silu, relu, sigmoid, "
+         "tanh, add, "
          "mul, mean over tokens, and moves of data");
 }
 

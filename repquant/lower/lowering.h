@@ -17,8 +17,8 @@ namespace repquant::lowering {
 
 // Who reads a value, looking through reshapes, slices and the like.
 struct Demand {
-  bool real = false;                 // somebody needs f32
-  std::vector<CodeFormat> codes;     // distinct
+  bool real = false;              // somebody needs f32
+  std::vector<CodeFormat> codes;  // distinct
   // The one uniform format that serves every reader, if there is one.
   const CodeFormat* only_codes() const {
     const bool one = !real && codes.size() == 1 && codes[0].kind == CodeFormat::Kind::kUniform;
@@ -42,7 +42,7 @@ struct Lowered {
   Shape item;
   std::optional<Stored> real;
   std::vector<std::pair<CodeFormat, Stored>> codes;
-  std::optional<Tensor> constant;    // equal for every image; shape = item
+  std::optional<Tensor> constant;  // equal for every image; shape = item
   std::optional<DeferredLinear> deferred;
 };
 
@@ -64,19 +64,20 @@ class Lowering {
 
   // values.cpp
   Lowered& at(ValueId value);
-  Shape item_shape(ValueId value) const;             // from the graph's inferred shape
+  Shape item_shape(ValueId value) const;  // from the graph's inferred shape
   CodeFormat site_format(NodeId node, int input) const;
   const Assignment& site(NodeId node, int input) const;
   int materialize(Stored& stored, const Shape& item, const std::string& name);
-  void resolve(ValueId value);                       // emits a layer that was put off
-  int real(ValueId value);                           // f32 buffer of the value's item shape
+  void resolve(ValueId value);  // emits a layer that was put off
+  int real(ValueId value);      // f32 buffer of the value's item shape
   int codes(ValueId value, const CodeFormat& format);
   int quantize(int buffer, const CodeFormat& format, const std::string& name);
   Lowered& define(ValueId value, Shape item);
   void define_real(ValueId value, int buffer);
   void define_codes(ValueId value, const CodeFormat& format, int buffer);
   const Tensor& constant(ValueId value, const Node& node, const std::string& what) const;
-  std::vector<int64_t> constant_integers(ValueId value, const Node& node, const std::string& what) const;
+  std::vector<int64_t> constant_integers(ValueId value, const Node& node,
+                                         const std::string& what) const;
   // Constant broadcast to an item: [C] where all rows agree, else the whole item.
   Tensor item_constant(ValueId value, const Shape& item, const Node& node) const;
 
@@ -89,14 +90,17 @@ class Lowering {
   void emit_split(const Node& node);
   void emit_expand(const Node& node);
   void emit_concat(const Node& node);
-  struct Range { int64_t axis, start, stop, step; };  // of the item
-  void take(ValueId from, const Range& range, ValueId to, const Shape& item, const std::string& name);
+  struct Range {
+    int64_t axis, start, stop, step;  // axis of the item
+  };
+  void take(ValueId from, const Range& range, ValueId to, const Shape& item,
+            const std::string& name);
 
   // layers.cpp
   void emit_linear(NodeId id);
   void emit_conv(NodeId id);
   LinearWeights layer_weights(NodeId id) const;
-  void emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual, const std::string& name);
+  void emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual);
   // The product into `to`, whose buffer has the item shape `item`.
   void emit_product(const LinearWeights& weights, int input, const CodeFormat& format, ValueId to,
                     const Shape& item, ValueId residual, const std::string& name);
@@ -109,15 +113,16 @@ class Lowering {
   // attention.cpp
   void emit_attention(NodeId id);
 
-  [[noreturn]] void refuse(const Node& node, const std::string& reason, const std::string& hint = {}) const;
+  [[noreturn]] void refuse(const Node& node, const std::string& reason,
+                           const std::string& hint = {}) const;
 
   const Graph& graph_;
   const QuantPlan& plan_;
   const LowerOptions& options_;
   PlanBuilder builder_;
-  std::vector<bool> live_;                            // by NodeId
+  std::vector<bool> live_;  // by NodeId
   std::map<ValueId, Lowered> values_;
-  std::map<NodeId, NodeId> fused_add_;                // linear -> the add it ends in
+  std::map<NodeId, NodeId> fused_add_;  // linear -> the add it ends in
 };
 
 bool is_movement(OpKind op);
@@ -129,6 +134,6 @@ struct Activation {
   double (*function)(double);
 };
 std::optional<Activation> activation_of(const Node& node);
-std::string quoted(const Node& node);                // linear "blocks.0.mlp.fc1"
+std::string quoted(const Node& node);  // linear "blocks.0.mlp.fc1"
 
 }  // namespace repquant::lowering

@@ -1,4 +1,5 @@
-// Ops that only move data: reshape and transpose change the reading of a buffer, slices become steps.
+// Ops that only move data: reshape and transpose change the reading of a buffer, slices become
+// steps.
 #include <algorithm>
 
 #include <fmt/format.h>
@@ -32,8 +33,8 @@ void Lowering::emit_reshape(const Node& node) {
   if (!keeps_rows) resolve(node.inputs[0]);
   Lowered source = at(node.inputs[0]);
   if (element_count(item) != element_count(source.item)) {
-    refuse(node, fmt::format("mixes the batch with other axes: items {} become {}", to_string(source.item),
-                             to_string(item)));
+    refuse(node, fmt::format("mixes the batch with other axes: items {} become {}",
+                             to_string(source.item), to_string(item)));
   }
   source.item = item;
   if (source.constant) source.constant->reshape(item);
@@ -71,7 +72,8 @@ void Lowering::emit_transpose(const Node& node) {
   values_[node.outputs[0]] = std::move(result);
 }
 
-void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& item, const std::string& name) {
+void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& item,
+                    const std::string& name) {
   const Lowered source = at(from);
   const bool last = range.axis + 1 == static_cast<int64_t>(source.item.size());
   if (source.deferred && last && range.step == 1) {
@@ -81,7 +83,8 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
     return;
   }
   if (source.constant) {
-    throw Error(ErrorCode::kUnsupported, "lower: \"" + name + "\": expected constants to be sliced beforehand");
+    throw Error(ErrorCode::kUnsupported,
+                "lower: \"" + name + "\": expected constants to be sliced beforehand");
   }
   resolve(from);
   Shape kept = source.item;  // a slice keeps the rank; `item` may lack the axis
@@ -99,7 +102,8 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
   for (const CodeFormat& format : wanted.codes) {
     const bool exists = std::any_of(at(from).codes.begin(), at(from).codes.end(),
                                     [&](const auto& entry) { return entry.first == format; });
-    if (exists) result.codes.push_back({format, Stored{emit(codes(from, format), name + ".codes"), {}}});
+    if (exists)
+      result.codes.push_back({format, Stored{emit(codes(from, format), name + ".codes"), {}}});
   }
   if (wanted.real || result.codes.size() < wanted.codes.size()) {
     result.real = Stored{emit(real(from), name), {}};
@@ -136,7 +140,8 @@ void Lowering::emit_gather(const Node& node) {
   const auto indices = constant_integers(node.inputs.at(1), node, "indices");
   if (axis < 1 || axis > static_cast<int64_t>(item.size())) refuse(node, "gathers from the batch");
   for (size_t i = 1; i < indices.size(); ++i) {
-    if (indices[i] != indices[0] + static_cast<int64_t>(i)) refuse(node, "expected consecutive indices");
+    if (indices[i] != indices[0] + static_cast<int64_t>(i))
+      refuse(node, "expected consecutive indices");
   }
   if (indices.empty()) refuse(node, "expected an index");
   const size_t at_axis = static_cast<size_t>(axis) - 1;
@@ -191,10 +196,12 @@ void Lowering::emit_expand(const Node& node) {
 // Constants in front of one variable, along the rows: class and distillation tokens.
 void Lowering::emit_concat(const Node& node) {
   const ValueId variable = node.inputs.back();
-  if (graph_.is_constant(variable) || at(variable).constant) refuse(node, "expected tokens after constants");
+  if (graph_.is_constant(variable) || at(variable).constant)
+    refuse(node, "expected tokens after constants");
   const Shape item = at(variable).item;
   const int64_t axis = normalized_axis(node.attrs.integer("axis", 1), item.size());
-  if (item.size() != 2 || axis != 1) refuse(node, "expected [batch, tokens, channels] joined along tokens");
+  if (item.size() != 2 || axis != 1)
+    refuse(node, "expected [batch, tokens, channels] joined along tokens");
   std::vector<float> front;
   for (size_t i = 0; i + 1 < node.inputs.size(); ++i) {
     const ValueId input = node.inputs[i];
@@ -207,7 +214,8 @@ void Lowering::emit_concat(const Node& node) {
       refuse(node, "expected constants in front of one variable (class tokens)");
     }
     if (tensor.dtype() != DType::kF32 || tensor.rank() < 1 || tensor.shape().back() != item[1]) {
-      refuse(node, fmt::format("constant {} does not fit items {}", to_string(tensor.shape()), to_string(item)));
+      refuse(node, fmt::format("constant {} does not fit items {}", to_string(tensor.shape()),
+                               to_string(item)));
     }
     const auto values = tensor.as<float>();
     front.insert(front.end(), values.begin(), values.end());

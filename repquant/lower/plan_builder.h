@@ -20,7 +20,8 @@ class PlanBuilder {
   Step& add_step(const std::string& op, const std::string& name, std::vector<int> in, int out);
   void add_tensor(Step& step, const std::string& role, Tensor tensor);
   void add_weights(Step& step, std::span<const int8_t> codes, int64_t n, int64_t k, int bits);
-  template <class T> void add_vector(Step& step, const std::string& role, const std::vector<T>& values) {
+  template <class T>
+  void add_vector(Step& step, const std::string& role, const std::vector<T>& values) {
     add_tensor(step, role, Tensor::of<T>({static_cast<int64_t>(values.size())}, values));
   }
 

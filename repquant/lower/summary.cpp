@@ -12,7 +12,9 @@ std::string describe(const Buffer& buffer) {
   return type + " " + to_string(buffer.item_shape);
 }
 
-const Buffer& at(const Plan& plan, int index) { return plan.buffers.at(static_cast<size_t>(index)); }
+const Buffer& at(const Plan& plan, int index) {
+  return plan.buffers.at(static_cast<size_t>(index));
+}
 
 nlohmann::json step_summary(const Plan& plan, const Step& step) {
   nlohmann::json row = {{"name", step.name}, {"op", step.op}, {"inputs", nlohmann::json::array()}};
@@ -36,8 +38,9 @@ std::string line(const nlohmann::json& row, size_t width) {
   for (const auto& input : row["inputs"]) {
     operands += (operands.empty() ? "" : ", ") + input.get<std::string>();
   }
-  std::string text = fmt::format("{:<{}}  {:<12}  {} -> {}", row["name"].get<std::string>(), width,
-                                 row["op"].get<std::string>(), operands, row["output"].get<std::string>());
+  std::string text =
+      fmt::format("{:<{}}  {:<12}  {} -> {}", row["name"].get<std::string>(), width,
+                  row["op"].get<std::string>(), operands, row["output"].get<std::string>());
   if (row.contains("weight_bits")) text += fmt::format("  w{}", row["weight_bits"].get<int>());
   for (const char* key : {"codes", "pv", "kind"}) {
     if (row.contains(key)) text += "  " + row[key].get<std::string>();
@@ -50,7 +53,8 @@ std::string line(const nlohmann::json& row, size_t width) {
 }  // namespace
 
 nlohmann::json plan_summary(const Plan& plan) {
-  nlohmann::json summary = {{"steps", nlohmann::json::array()}, {"inputs", nlohmann::json::array()},
+  nlohmann::json summary = {{"steps", nlohmann::json::array()},
+                            {"inputs", nlohmann::json::array()},
                             {"outputs", nlohmann::json::array()}};
   int64_t parameters = 0, bytes = 0;
   for (const Step& step : plan.steps) {
@@ -69,7 +73,8 @@ nlohmann::json plan_summary(const Plan& plan) {
 std::string print(const Plan& plan) {
   const nlohmann::json summary = plan_summary(plan);
   size_t width = 0;
-  for (const auto& row : summary["steps"]) width = std::max(width, row["name"].get<std::string>().size());
+  for (const auto& row : summary["steps"])
+    width = std::max(width, row["name"].get<std::string>().size());
   std::string text;
   for (const auto& row : summary["steps"]) text += line(row, width);
   return text + fmt::format("{} steps, {} weights, {} bytes\n", plan.steps.size(),

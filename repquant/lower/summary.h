@@ -8,7 +8,8 @@
 
 namespace repquant {
 
-// {"steps": [{"name", "op", "inputs": ["f32 [197, 192]"], "output", "weight_bits", "parameters", "bytes"}],
+// {"steps": [{"name", "op", "inputs": ["f32 [197, 192]"], "output", "weight_bits", "parameters",
+// "bytes"}],
 //  "weights": n, "bytes": n, "inputs", "outputs"}. bytes: all tensors of the step as stored.
 nlohmann::json plan_summary(const Plan& plan);
 

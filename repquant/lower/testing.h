@@ -1,6 +1,6 @@
 #pragma once
-// Random small vision transformers with their sites filled in, for tests of what executes plans. The
-// weights lie on their grids; activation ranges are guesses that fit unit-variance activations.
+// Random small vision transformers with their sites filled in, for tests of what executes plans.
+// The weights lie on their grids; activation ranges are guesses that fit unit-variance activations.
 #include <cmath>
 #include <random>
 #include <string>
@@ -17,12 +17,12 @@ struct TinyVit {
   uint32_t seed = 1;
   int weight_bits = 4, activation_bits = 4;
   bool symmetric_weights = false, symmetric_activations = false;
-  bool log_fc2 = true;           // fc2 input: log levels, else uniform
-  bool pre_gelu = false;         // 8-bit site before GELU
-  bool per_head = false;         // q, k, v symmetric with a scale a head
-  bool rms_norm = false;         // with beta
-  bool fused_qkv = true;         // one linear and a split
-  bool class_token = true;       // else mean over tokens
+  bool log_fc2 = true;      // fc2 input: log levels, else uniform
+  bool pre_gelu = false;    // 8-bit site before GELU
+  bool per_head = false;    // q, k, v symmetric with a scale a head
+  bool rms_norm = false;    // with beta
+  bool fused_qkv = true;    // one linear and a split
+  bool class_token = true;  // else mean over tokens
   Softmax softmax = Softmax::kTable;
   int blocks = 2, embed = 32, heads = 2, mlp = 64, image = 8, patch = 4, channels = 3, classes = 10;
 
@@ -75,7 +75,8 @@ class TinyVitBuilder {
     return out;
   }
   ValueId integers(const std::string& name, const std::vector<int64_t>& values) {
-    return graph_.add_constant(name, Tensor::of<int64_t>({static_cast<int64_t>(values.size())}, values));
+    return graph_.add_constant(name,
+                               Tensor::of<int64_t>({static_cast<int64_t>(values.size())}, values));
   }
 
   // ---- sites
@@ -132,7 +133,8 @@ class TinyVitBuilder {
   }
 
   // Weights of deviation 1/sqrt(K), put on their grid row by row.
-  ValueId weight(int64_t n, int64_t k, const Shape& shape, int bits, const std::string& name, QParams* out) {
+  ValueId weight(int64_t n, int64_t k, const Shape& shape, int bits, const std::string& name,
+                 QParams* out) {
     std::vector<float> w = normal(n * k, 0.0f, 1.0f / std::sqrt(static_cast<float>(k)));
     QParams params;
     params.spec = {bits, Uniform{o_.symmetric_weights, true, true}, PerChannel{0}, {}};
@@ -142,14 +144,16 @@ class TinyVitBuilder {
       const auto [low, high] = std::minmax_element(row, row + k);
       UniformParams u = uniform_from_range(*low, *high, bits, true);
       if (o_.symmetric_weights) {
-        const double most = std::max(std::fabs(static_cast<double>(*low)), std::fabs(static_cast<double>(*high)));
+        const double most =
+            std::max(std::fabs(static_cast<double>(*low)), std::fabs(static_cast<double>(*high)));
         u = {symmetric_scale(most, bits, true), 0};
       }
       params.scale.push_back(u.scale);
       params.zero_point.push_back(u.zero);
       for (int64_t j = 0; j < k; ++j) {
-        row[j] = dequantize_uniform(quantize_uniform(row[j], inverse_scale(u.scale), u.zero, range.lo, range.hi),
-                                    u.scale, u.zero);
+        row[j] = dequantize_uniform(
+            quantize_uniform(row[j], inverse_scale(u.scale), u.zero, range.lo, range.hi), u.scale,
+            u.zero);
       }
     }
     *out = params;
@@ -157,7 +161,8 @@ class TinyVitBuilder {
   }
 
   // ---- layers
-  ValueId linear(ValueId x, int64_t k, int64_t n, const std::string& name, const Shape& item, QParams input) {
+  ValueId linear(ValueId x, int64_t k, int64_t n, const std::string& name, const Shape& item,
+                 QParams input) {
     QParams params;
     const ValueId w = weight(n, k, {n, k}, o_.weight_bits, name + ".weight", &params);
     const ValueId b = constant(name + ".bias", {n}, normal(n, 0.0f, 0.2f));
@@ -186,7 +191,8 @@ class TinyVitBuilder {
     const int64_t side = o_.image / o_.patch, patches = side * side, e = o_.embed;
     QParams params;
     const int64_t k = o_.channels * o_.patch * o_.patch;
-    const ValueId w = weight(e, k, {e, o_.channels, o_.patch, o_.patch}, 8, "patch_embed.weight", &params);
+    const ValueId w =
+        weight(e, k, {e, o_.channels, o_.patch, o_.patch}, 8, "patch_embed.weight", &params);
     const ValueId b = constant("patch_embed.bias", {e}, normal(e, 0.0f, 0.1f));
     Attrs attrs;
     attrs.set("strides", std::vector<int64_t>{o_.patch, o_.patch});
@@ -194,7 +200,8 @@ class TinyVitBuilder {
     ValueId x = node(OpKind::kConv, "patch_embed", {image, w, b}, {e, side, side}, attrs);
     activation_site(0, uniform(2.5f, 8));
     plan_.set({last_, 1}, {Role::kWeight, params, "test"});
-    x = node(OpKind::kReshape, "flatten", {x, integers("flatten.shape", {0, e, patches})}, {e, patches});
+    x = node(OpKind::kReshape, "flatten", {x, integers("flatten.shape", {0, e, patches})},
+             {e, patches});
     Attrs perm;
     perm.set("perm", std::vector<int64_t>{0, 2, 1});
     x = node(OpKind::kTranspose, "to_tokens", {x}, {patches, e}, perm);
@@ -290,13 +297,41 @@ inline std::vector<TinyVit> tiny_vit_variants() {
     });
   }
   add([](TinyVit& v) { v.pre_gelu = true; });
-  add([](TinyVit& v) { v.pre_gelu = true; v.log_fc2 = false; v.symmetric_activations = true; });
-  add([](TinyVit& v) { v.per_head = true; v.symmetric_weights = true; v.activation_bits = 6; });
-  add([](TinyVit& v) { v.rms_norm = true; v.softmax = Softmax::kTable2; v.activation_bits = 5; });
-  add([](TinyVit& v) { v.softmax = Softmax::kParity; v.fused_qkv = false; });
-  add([](TinyVit& v) { v.softmax = Softmax::kParity; v.activation_bits = 6; v.symmetric_activations = true; });
-  add([](TinyVit& v) { v.softmax = Softmax::kUniform; v.class_token = false; v.activation_bits = 6; });
-  add([](TinyVit& v) { v.softmax = Softmax::kRow; v.weight_bits = 8; v.activation_bits = 8; v.log_fc2 = false; });
+  add([](TinyVit& v) {
+    v.pre_gelu = true;
+    v.log_fc2 = false;
+    v.symmetric_activations = true;
+  });
+  add([](TinyVit& v) {
+    v.per_head = true;
+    v.symmetric_weights = true;
+    v.activation_bits = 6;
+  });
+  add([](TinyVit& v) {
+    v.rms_norm = true;
+    v.softmax = Softmax::kTable2;
+    v.activation_bits = 5;
+  });
+  add([](TinyVit& v) {
+    v.softmax = Softmax::kParity;
+    v.fused_qkv = false;
+  });
+  add([](TinyVit& v) {
+    v.softmax = Softmax::kParity;
+    v.activation_bits = 6;
+    v.symmetric_activations = true;
+  });
+  add([](TinyVit& v) {
+    v.softmax = Softmax::kUniform;
+    v.class_token = false;
+    v.activation_bits = 6;
+  });
+  add([](TinyVit& v) {
+    v.softmax = Softmax::kRow;
+    v.weight_bits = 8;
+    v.activation_bits = 8;
+    v.log_fc2 = false;
+  });
   return all;
 }
 

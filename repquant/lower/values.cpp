@@ -13,7 +13,8 @@ namespace repquant::lowering {
 Lowered& Lowering::at(ValueId value) {
   const auto it = values_.find(value);
   if (it == values_.end()) {
-    throw Error(ErrorCode::kInternal, "lower: value \"" + graph_.value(value).name + "\" has no definition yet");
+    throw Error(ErrorCode::kInternal,
+                "lower: value \"" + graph_.value(value).name + "\" has no definition yet");
   }
   return it->second;
 }
@@ -23,8 +24,10 @@ Shape Lowering::item_shape(ValueId value) const {
   if (known != values_.end()) return known->second.item;
   const Value& v = graph_.value(value);
   const auto refuse_shape = [&](const std::string& got) {
-    throw Error(ErrorCode::kUnsupported, fmt::format("lower: value \"{}\": expected a shape [batch, known sizes], "
-                                                     "got {}", v.name, got));
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("lower: value \"{}\": expected a shape [batch, known sizes], "
+                            "got {}",
+                            v.name, got));
   };
   if (!v.shape) refuse_shape("none");
   if (v.shape->empty()) refuse_shape(to_string(*v.shape));
@@ -39,13 +42,16 @@ Shape Lowering::item_shape(ValueId value) const {
 const Assignment& Lowering::site(NodeId node, int input) const {
   const Assignment* found = plan_.find({node, input});
   if (found != nullptr) return *found;
-  const std::string what = input == kProbabilities ? "the probabilities" : fmt::format("input {}", input);
-  refuse(graph_.node(node), what + " have no quantization; products run in integers only",
-         "give the layer bits instead of excluding it (8 is the widest), or evaluate by simulation");
+  const std::string what =
+      input == kProbabilities ? "the probabilities" : fmt::format("input {}", input);
+  refuse(
+      graph_.node(node), what + " have no quantization; products run in integers only",
+      "give the layer bits instead of excluding it (8 is the widest), or evaluate by simulation");
 }
 
 CodeFormat Lowering::site_format(NodeId node, int input) const {
-  return code_format(site(node, input).params, fmt::format("{} input {}", quoted(graph_.node(node)), input));
+  return code_format(site(node, input).params,
+                     fmt::format("{} input {}", quoted(graph_.node(node)), input));
 }
 
 Lowered& Lowering::define(ValueId value, Shape item) {
@@ -84,7 +90,7 @@ void Lowering::resolve(ValueId value) {
   if (!lowered.deferred) return;
   const DeferredLinear rows = *lowered.deferred;
   lowered.deferred.reset();
-  emit_rows(rows, value, kNoValue, graph_.value(value).name);
+  emit_rows(rows, value, kNoValue);
 }
 
 int Lowering::real(ValueId value) {
@@ -121,7 +127,8 @@ int Lowering::quantize(int buffer, const CodeFormat& format, const std::string& 
   const Shape item = builder_.buffer(buffer).item_shape;
   const int out = builder_.add_buffer(name, DType::kU8, item, format.bits);
   if (format.per_head()) {
-    throw Error(ErrorCode::kUnsupported, "lower: \"" + name + "\": per-head codes come from linear layers only");
+    throw Error(ErrorCode::kUnsupported,
+                "lower: \"" + name + "\": per-head codes come from linear layers only");
   }
   if (format.kind == CodeFormat::Kind::kUniform) {
     Step& step = builder_.add_step("quantize", name, {buffer}, out);

@@ -85,7 +85,8 @@ std::optional<View> transposed(const View& view, const Shape& item, const std::v
   for (const Factor& f : factors) places.push_back(f.place);
   std::sort(places.begin(), places.end());
   for (Factor& f : factors) {
-    f.place = static_cast<int>(std::lower_bound(places.begin(), places.end(), f.place) - places.begin());
+    f.place =
+        static_cast<int>(std::lower_bound(places.begin(), places.end(), f.place) - places.begin());
   }
   const auto ends = axis_ends(factors, item);
   if (!ends) return std::nullopt;

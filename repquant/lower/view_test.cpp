@@ -28,7 +28,8 @@ std::vector<int64_t> positions(const View& view, int64_t count) {
 }
 
 // The same by moving the elements.
-std::vector<int64_t> moved(const std::vector<int64_t>& values, const Shape& item, const std::vector<int>& perm) {
+std::vector<int64_t> moved(const std::vector<int64_t>& values, const Shape& item,
+                           const std::vector<int>& perm) {
   View view{item, perm};
   std::vector<int64_t> result;
   for (const int64_t p : positions(view, static_cast<int64_t>(values.size()))) {
@@ -56,8 +57,9 @@ TEST(View, RefusesAxesThatCrossItsOwn) {
 
 TEST(View, ChainsEqualMovedElements) {
   std::mt19937 random(7);
-  const std::vector<Shape> items = {{2, 3, 4, 5}, {6, 20}, {2, 60}, {24, 5}, {2, 3, 20}, {120}, {2, 12, 5},
-                                    {2, 3, 2, 2, 5}, {1, 6, 1, 20}};
+  const std::vector<Shape> items = {{2, 3, 4, 5}, {6, 20},         {2, 60},
+                                    {24, 5},      {2, 3, 20},      {120},
+                                    {2, 12, 5},   {2, 3, 2, 2, 5}, {1, 6, 1, 20}};
   int composed = 0;
   for (int trial = 0; trial < 200; ++trial) {
     View view;

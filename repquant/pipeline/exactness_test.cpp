@@ -29,10 +29,12 @@ Trace simulated(const Plan& plan, const Tensor& images, std::vector<Tensor>* out
 }
 
 // Name of the first step whose output differs from the trace, bit for bit.
-std::optional<std::string> first_difference(const Plan& plan, const Trace& expected, const Tensor& images,
+std::optional<std::string> first_difference(const Plan& plan, const Trace& expected,
+                                            const Tensor& images,
                                             const std::vector<Tensor>& outputs, ThreadPool* pool) {
   const int64_t batch = images.shape()[0];
-  Session session(Program::from_plan(plan), {.max_batch = batch, .pool = pool, .parallel_from_ns = 0});
+  Session session(Program::from_plan(plan),
+                  {.max_batch = batch, .pool = pool, .parallel_from_ns = 0});
   std::optional<std::string> different;
   size_t steps = 0;
   Tensor got(DType::kF32, outputs[0].shape());
@@ -46,7 +48,8 @@ std::optional<std::string> first_difference(const Plan& plan, const Trace& expec
     if (!same && !different) different = step.name;
   });
   EXPECT_EQ(steps, plan.steps.size());
-  if (!different && std::memcmp(got.data(), outputs[0].data(), got.bytes()) != 0) different = "output";
+  if (!different && std::memcmp(got.data(), outputs[0].data(), got.bytes()) != 0)
+    different = "output";
   return different;
 }
 
@@ -65,7 +68,8 @@ TEST(Exactness, SimulatorEqualsRuntimeBitForBit) {
         const Trace trace = simulated(plan, images, &outputs);
         for (ThreadPool* pool : {static_cast<ThreadPool*>(nullptr), &two, &three}) {
           const auto different = first_difference(plan, trace, images, outputs, pool);
-          EXPECT_FALSE(different.has_value()) << "batch " << batch << ": " << different.value_or("");
+          EXPECT_FALSE(different.has_value())
+              << "batch " << batch << ": " << different.value_or("");
         }
       }
     }
@@ -88,7 +92,8 @@ TEST(Exactness, OddInputs) {
   EXPECT_FALSE(first_difference(plan, trace, images, outputs, nullptr).has_value());
 }
 
-template <class T> void change_first(Plan& plan, const std::string& name, T by) {
+template <class T>
+void change_first(Plan& plan, const std::string& name, T by) {
   T& value = plan.tensors.at(name).data.as<T>()[0];
   value = static_cast<T>(value + by);
 }
@@ -108,15 +113,18 @@ TEST(Exactness, OneConstantOffByOneIsSeen) {
   // A sum is 1 larger: the float output of that layer shows it, whatever follows.
   Plan wrong = plan;
   change_first<int32_t>(wrong, "blocks.1.attn.proj.c", 1);
-  EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""), "blocks.1.attn.proj");
+  EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""),
+            "blocks.1.attn.proj");
 
   wrong = plan;  // the level of probabilities near 1
   change_first<uint8_t>(wrong, "blocks.0.attn.mha.lut", -1);
-  EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""), "blocks.0.attn.mha");
+  EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""),
+            "blocks.0.attn.mha");
 
   wrong = plan;  // every entry of a code table
   for (uint8_t& code : wrong.tensors.at("blocks.0.mlp.gelu.lut").data.as<uint8_t>()) code ^= 1;
-  EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""), "blocks.0.mlp.gelu");
+  EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""),
+            "blocks.0.mlp.gelu");
 
   wrong = plan;  // one weight
   wrong.tensors.at("head.w").data.as<uint8_t>()[0] ^= 1;

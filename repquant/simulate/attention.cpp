@@ -45,7 +45,9 @@ std::vector<int64_t> table_levels(const StepContext& c, const std::vector<int32_
 class ValueSum {
  public:
   ValueSum(const StepContext& c, const std::vector<int32_t>& codes)
-      : codes_(codes), parity_(c.step.strings.at("pv") == "parity"), row_(c.step.strings.at("pv") == "row") {
+      : codes_(codes),
+        parity_(c.step.strings.at("pv") == "parity"),
+        row_(c.step.strings.at("pv") == "row") {
     if (parity_) {
       count_ = static_cast<int>(c.reals("thr").size());
       shift_ = parity_shift(count_);
@@ -56,10 +58,12 @@ class ValueSum {
   }
 
   // value(k): v - zv of key k in this column.
-  template <class Value> float operator()(Value&& value) const {
+  template <class Value>
+  float operator()(Value&& value) const {
     if (parity_) {
       ParitySums sums;
-      for (size_t k = 0; k < codes_.size(); ++k) parity_accumulate(sums, codes_[k], value(k), count_, shift_);
+      for (size_t k = 0; k < codes_.size(); ++k)
+        parity_accumulate(sums, codes_[k], value(k), count_, shift_);
       return parity_combine(sums.even, sums.odd, shift_);
     }
     int64_t sum = 0;
@@ -98,7 +102,8 @@ void attend(const StepContext& c, const Head& head, size_t query) {
   const bool codes_out = c.out.dtype() == DType::kU8;
   const CodeOutput output = codes_out ? CodeOutput(c) : CodeOutput();
   for (size_t d = head.first; d < head.first + head.size; ++d) {
-    const float u = sum([&](size_t key) { return int32_t{v[key * head.width + d]} - zv; }) * head.mo;
+    const float u =
+        sum([&](size_t key) { return int32_t{v[key * head.width + d]} - zv; }) * head.mo;
     const size_t at = query * head.width + d;
     if (codes_out) {
       c.out.as<uint8_t>()[at] = output.round(u);
@@ -112,11 +117,13 @@ void attend(const StepContext& c, const Head& head, size_t query) {
 
 void attention(const StepContext& c) {
   const Shape& shape = c.in[0]->shape();
-  const size_t heads = static_cast<size_t>(c.integer("heads")), width = static_cast<size_t>(shape[1]);
+  const size_t heads = static_cast<size_t>(c.integer("heads")),
+               width = static_cast<size_t>(shape[1]);
   const auto m = c.reals("m"), mo = c.reals("mo");
   for (size_t h = 0; h < heads; ++h) {
-    const Head head{static_cast<size_t>(shape[0]), width, h * (width / heads), width / heads,
-                    m[m.size() == 1 ? 0 : h], mo[mo.size() == 1 ? 0 : h]};
+    const Head head{static_cast<size_t>(shape[0]), width,
+                    h * (width / heads),           width / heads,
+                    m[m.size() == 1 ? 0 : h],      mo[mo.size() == 1 ? 0 : h]};
     for (size_t query = 0; query < head.tokens; ++query) attend(c, head, query);
   }
 }

@@ -38,9 +38,11 @@ void fake_quantize_row(std::vector<double>& p, const QParams& params) {
   for (double& v : p) v /= sum;
 }
 
-Tensor attention(const Node& node, const Tensor& q, const Tensor& k, const Tensor& v, const QParams& params) {
+Tensor attention(const Node& node, const Tensor& q, const Tensor& k, const Tensor& v,
+                 const QParams& params) {
   const size_t heads = static_cast<size_t>(node.attrs.integer("heads", 1));
-  const size_t tokens = static_cast<size_t>(q.shape()[1]), width = static_cast<size_t>(q.shape()[2]);
+  const size_t tokens = static_cast<size_t>(q.shape()[1]),
+               width = static_cast<size_t>(q.shape()[2]);
   const double scale = static_cast<double>(node.attrs.real("scale", 0.0f));
   const auto a = q.as<float>(), b = k.as<float>(), c = v.as<float>();
   Tensor out(DType::kF32, q.shape());
@@ -77,7 +79,8 @@ Tensor patch_embedding(const Tensor& x, const Tensor& weight, const Tensor& bias
     const int64_t channel = i / (side * side), row = i / side % side, column = i % side;
     double sum = static_cast<double>(bias.as<float>()[static_cast<size_t>(channel)]);
     for (int64_t k = 0; k < c * p * p; ++k) {
-      const int64_t y = row * p + k / p % p, at = (k / (p * p) * size + y) * size + column * p + k % p;
+      const int64_t y = row * p + k / p % p,
+                    at = (k / (p * p) * size + y) * size + column * p + k % p;
       sum += static_cast<double>(x.as<float>()[static_cast<size_t>(at)]) *
              static_cast<double>(weight.as<float>()[static_cast<size_t>(channel * c * p * p + k)]);
     }
@@ -117,9 +120,11 @@ Tensor fake_quantized(const testing::Model& model, const Tensor& image) {
       const ValueId value = node.inputs[i];
       inputs.push_back(graph.is_constant(value) ? *graph.value(value).constant : values.at(value));
       const Assignment* site = model.plan.find({id, static_cast<int>(i)});
-      if (site != nullptr && site->role == Role::kActivation) fake_quantize_tensor(inputs.back(), site->params);
+      if (site != nullptr && site->role == Role::kActivation)
+        fake_quantize_tensor(inputs.back(), site->params);
     }
-    if (node.op == OpKind::kLinear && hands_out_codes(model, node)) round_bias(model, id, inputs[2]);
+    if (node.op == OpKind::kLinear && hands_out_codes(model, node))
+      round_bias(model, id, inputs[2]);
     if (node.op == OpKind::kMultiHeadAttention) {
       const QParams& params = model.plan.find({id, kProbabilities})->params;
       values[node.outputs[0]] = attention(node, inputs[0], inputs[1], inputs[2], params);
@@ -136,7 +141,8 @@ Tensor fake_quantized(const testing::Model& model, const Tensor& image) {
     for (const Tensor& tensor : inputs) pointers.push_back(&tensor);
     auto outputs = reference::evaluate_node(node, pointers);
     if (!outputs) throw Error(ErrorCode::kInternal, "no reference for " + node.name);
-    for (size_t i = 0; i < node.outputs.size(); ++i) values[node.outputs[i]] = std::move((*outputs)[i]);
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      values[node.outputs[i]] = std::move((*outputs)[i]);
   }
   return values.at(graph.outputs[0]);
 }
@@ -144,14 +150,15 @@ Tensor fake_quantized(const testing::Model& model, const Tensor& image) {
 double largest_difference(const Tensor& a, const Tensor& b) {
   double worst = 0.0;
   for (size_t i = 0; i < a.as<float>().size(); ++i) {
-    worst = std::max(worst, std::fabs(static_cast<double>(a.as<float>()[i]) - static_cast<double>(b.as<float>()[i])));
+    worst = std::max(worst, std::fabs(static_cast<double>(a.as<float>()[i]) -
+                                      static_cast<double>(b.as<float>()[i])));
   }
   return worst;
 }
 
 // Without a code on the other side of a rounding boundary the logits are the same sum of the same
-// codes: one fmaf against a sum in double, a few ulp of 2^-24. Boundaries lie within f32 rounding of a
-// value about once in 10^5 codes, so one or two of the 64 runs may differ by a code.
+// codes: one fmaf against a sum in double, a few ulp of 2^-24. Boundaries lie within f32 rounding
+// of a value about once in 10^5 codes, so one or two of the 64 runs may differ by a code.
 TEST(Fidelity, MatchesFakeQuantizedGraph) {
   int equal = 0, runs = 0;
   for (const testing::TinyVit& options : testing::tiny_vit_variants()) {
@@ -195,7 +202,8 @@ TEST(Fidelity, TapSeesEveryStepOfEveryItem) {
   const Plan plan = lower(model.graph, model.plan);
   size_t calls = 0;
   const Simulator simulator(plan);
-  simulator.run({testing::random_images(options, 2, 5)}, [&](const Step& step, int out, ConstTensorView view) {
+  simulator.run({testing::random_images(options, 2, 5)}, [&](const Step& step, int out,
+                                                             ConstTensorView view) {
     EXPECT_EQ(step.name, plan.steps[calls % plan.steps.size()].name);
     const Buffer& buffer = plan.buffers[static_cast<size_t>(step.out.at(static_cast<size_t>(out)))];
     EXPECT_EQ(view.dtype, buffer.dtype);

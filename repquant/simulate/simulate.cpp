@@ -11,7 +11,8 @@ namespace {
 // Number of items, the same for every input.
 int64_t check_inputs(const Plan& plan, const std::vector<Tensor>& inputs) {
   const auto fail = [](const std::string& expected, const std::string& got) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("simulate: inputs: expected {}, got {}", expected, got));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("simulate: inputs: expected {}, got {}", expected, got));
   };
   if (inputs.size() != plan.inputs.size()) {
     fail(std::to_string(plan.inputs.size()), std::to_string(inputs.size()));
@@ -24,7 +25,8 @@ int64_t check_inputs(const Plan& plan, const std::vector<Tensor>& inputs) {
                       Shape(shape.begin() + 1, shape.end()) == buffer.item_shape &&
                       (items < 0 || items == shape[0]);
     if (!fits) {
-      fail(fmt::format("{} items {} for \"{}\"", name_of(buffer.dtype), to_string(buffer.item_shape), buffer.name),
+      fail(fmt::format("{} items {} for \"{}\"", name_of(buffer.dtype),
+                       to_string(buffer.item_shape), buffer.name),
            fmt::format("{} {}", name_of(inputs[i].dtype()), to_string(shape)));
     }
     items = shape[0];
@@ -39,7 +41,8 @@ Simulator::Simulator(const Plan& plan) : plan_(plan) {
   for (const Step& step : plan.steps) {
     static_cast<void>(simulate::step_function(step.op));
     weights_.emplace_back();
-    if (step.op == "linear") weights_.back() = unpack_weights(plan.tensors.at(step.tensors.at("w")));
+    if (step.op == "linear")
+      weights_.back() = unpack_weights(plan.tensors.at(step.tensors.at("w")));
   }
 }
 
@@ -69,7 +72,8 @@ std::vector<Tensor> Simulator::run(const std::vector<Tensor>& inputs, const Tap&
     std::vector<Tensor> buffers(plan_.buffers.size());
     for (size_t i = 0; i < inputs.size(); ++i) {
       Tensor& buffer = buffers[static_cast<size_t>(plan_.inputs[i])];
-      buffer = Tensor(inputs[i].dtype(), Shape(inputs[i].shape().begin() + 1, inputs[i].shape().end()));
+      buffer =
+          Tensor(inputs[i].dtype(), Shape(inputs[i].shape().begin() + 1, inputs[i].shape().end()));
       const auto* from = static_cast<const std::byte*>(inputs[i].data());
       std::memcpy(buffer.data(), from + static_cast<size_t>(item) * buffer.bytes(), buffer.bytes());
     }

@@ -1,6 +1,6 @@
 #pragma once
 // Executes a step list straight by the scalar laws of core/format: one item at a time, single loop
-// nests, 64-bit products. The independent judge of what the runtime computes; shares nothing with it.
+// nests, 64-bit products. The independent judge of what the runtime computes: shares nothing with it.
 #include <functional>
 #include <vector>
 
@@ -10,8 +10,8 @@ namespace repquant {
 
 class Simulator {
  public:
-  // Called after every step of every item with the item's output (dtype and item shape of the buffer
-  // step.out[out_index]).
+  // Called after every step of every item with the item's output (dtype and item shape of the
+  // buffer step.out[out_index]).
   using Tap = std::function<void(const Step& step, int out_index, ConstTensorView output)>;
 
   // Verifies the plan (verify_plan) and keeps a reference: it must outlive the simulator.

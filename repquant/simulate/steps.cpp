@@ -73,10 +73,12 @@ void linear(const StepContext& c) {
     for (const uint8_t code : codes_in) centred += int64_t{code} - za;
     for (size_t o = 0; o < n; ++o) {
       const int64_t zero = zw == nullptr ? 0 : int64_t{zw->as<int32_t>()[o]};
-      const int32_t t = checked_sum(product(codes_in, c.weights.subspan(o * k, k)) + constants[o] - zero * centred);
+      const int32_t t = checked_sum(product(codes_in, c.weights.subspan(o * k, k)) + constants[o] -
+                                    zero * centred);
       const size_t i = row * n + o;
       if (codes_out) {
-        c.out.as<uint8_t>()[i] = static_cast<uint8_t>(requantize(t, scales[o], codes.zero, codes.lo, codes.hi));
+        c.out.as<uint8_t>()[i] =
+            static_cast<uint8_t>(requantize(t, scales[o], codes.zero, codes.lo, codes.hi));
         continue;
       }
       const float y = std::fmaf(static_cast<float>(t), scales[o], c.reals("b")[o]);
@@ -86,7 +88,8 @@ void linear(const StepContext& c) {
 }
 
 // Rows through `law`, then as they are or rounded to codes.
-template <class Law> void norm(const StepContext& c, Law&& law) {
+template <class Law>
+void norm(const StepContext& c, Law&& law) {
   const auto x = c.in[0]->as<float>();
   const size_t width = static_cast<size_t>(c.in[0]->shape().back());
   std::vector<float> row(width);
@@ -107,7 +110,8 @@ template <class Law> void norm(const StepContext& c, Law&& law) {
 void layer_norm(const StepContext& c) {
   const auto g = c.reals("g"), beta = c.reals("beta");
   const float eps = c.reals("eps")[0];
-  norm(c, [&](std::span<const float> x, std::span<float> y) { layer_norm_row(x, g, beta, eps, y); });
+  norm(c,
+       [&](std::span<const float> x, std::span<float> y) { layer_norm_row(x, g, beta, eps, y); });
 }
 
 void rms_norm(const StepContext& c) {
@@ -129,7 +133,8 @@ void activation(const StepContext& c) {
 }
 
 // The second operand of an element-wise step: an input, or a constant repeated over the rows.
-template <class Operation> void element_wise(const StepContext& c, Operation&& operation) {
+template <class Operation>
+void element_wise(const StepContext& c, Operation&& operation) {
   const auto x = c.in[0]->as<float>();
   const auto other = c.in.size() == 2 ? c.in[1]->as<float>() : c.reals("const");
   auto y = c.out.as<float>();
@@ -158,7 +163,8 @@ void slice(const StepContext& c) {
   auto* out = static_cast<std::byte*>(c.out.data());
   for (size_t o = 0; o < outer; ++o) {
     for (int64_t i = range[1]; i < range[2]; i += range[3]) {
-      std::memcpy(out, in + (o * static_cast<size_t>(shape[axis]) + static_cast<size_t>(i)) * inner, inner);
+      std::memcpy(out, in + (o * static_cast<size_t>(shape[axis]) + static_cast<size_t>(i)) * inner,
+                  inner);
       out += inner;
     }
   }
@@ -179,7 +185,8 @@ void transpose(const StepContext& c) {
       offset += rest % dims[from] * strides[from];
       rest /= dims[from];
     }
-    std::memcpy(out + static_cast<size_t>(i) * width, in + static_cast<size_t>(offset) * width, width);
+    std::memcpy(out + static_cast<size_t>(i) * width, in + static_cast<size_t>(offset) * width,
+                width);
   }
 }
 
@@ -188,7 +195,8 @@ void mean_rows(const StepContext& c) {
   const int64_t rows = c.in[0]->shape()[0], width = c.in[0]->shape()[1];
   auto y = c.out.as<float>();
   for (int64_t i = 0; i < width; ++i) {
-    const float sum = lane_sum(rows, [&](int64_t row) { return x[static_cast<size_t>(row * width + i)]; });
+    const float sum =
+        lane_sum(rows, [&](int64_t row) { return x[static_cast<size_t>(row * width + i)]; });
     y[static_cast<size_t>(i)] = sum / static_cast<float>(rows);
   }
 }
@@ -196,15 +204,25 @@ void mean_rows(const StepContext& c) {
 }  // namespace
 
 StepFunction step_function(const std::string& op) {
-  static const std::map<std::string, StepFunction> functions = {
-      {"quantize", quantize},     {"quantize_log", quantize_log}, {"table", table},
-      {"dequantize", dequantize}, {"linear", linear},             {"attention", attention},
-      {"layer_norm", layer_norm}, {"rms_norm", rms_norm},         {"activation", activation},
-      {"add", add},               {"mul", mul},                   {"prepend", prepend},
-      {"slice", slice},           {"transpose", transpose},       {"mean_rows", mean_rows}};
+  static const std::map<std::string, StepFunction> functions = {{"quantize", quantize},
+                                                                {"quantize_log", quantize_log},
+                                                                {"table", table},
+                                                                {"dequantize", dequantize},
+                                                                {"linear", linear},
+                                                                {"attention", attention},
+                                                                {"layer_norm", layer_norm},
+                                                                {"rms_norm", rms_norm},
+                                                                {"activation", activation},
+                                                                {"add", add},
+                                                                {"mul", mul},
+                                                                {"prepend", prepend},
+                                                                {"slice", slice},
+                                                                {"transpose", transpose},
+                                                                {"mean_rows", mean_rows}};
   const auto found = functions.find(op);
   if (found == functions.end()) {
-    throw Error(ErrorCode::kUnsupported, "simulate: step op \"" + op + "\" is not known to this build");
+    throw Error(ErrorCode::kUnsupported,
+                "simulate: step op \"" + op + "\" is not known to this build");
   }
   return found->second;
 }

@@ -14,18 +14,23 @@ struct StepContext {
   const Plan& plan;
   const Step& step;
   std::vector<const Tensor*> in;
-  Tensor& out;                          // allocated
-  std::span<const int8_t> weights;      // linear only, [N][K]
+  Tensor& out;                      // allocated
+  std::span<const int8_t> weights;  // linear only, [N][K]
 
-  std::span<const float> reals(const std::string& role) const { return plan.tensor(step, role).as<float>(); }
-  int32_t integer(const std::string& key) const { return static_cast<int32_t>(plan.integer(step, key)); }
+  std::span<const float> reals(const std::string& role) const {
+    return plan.tensor(step, role).as<float>();
+  }
+  int32_t integer(const std::string& key) const {
+    return static_cast<int32_t>(plan.integer(step, key));
+  }
 };
 
 // The code range of a step's output.
 struct CodeOutput {
   int32_t zero = 0, lo = 0, hi = 0;
   CodeOutput() = default;
-  explicit CodeOutput(const StepContext& c) : zero(c.integer("zero")), lo(c.integer("lo")), hi(c.integer("hi")) {}
+  explicit CodeOutput(const StepContext& c)
+      : zero(c.integer("zero")), lo(c.integer("lo")), hi(c.integer("hi")) {}
   uint8_t round(float v) const { return static_cast<uint8_t>(quantize_scaled(v, zero, lo, hi)); }
 };
 
@@ -33,6 +38,6 @@ using StepFunction = void (*)(const StepContext&);
 // Throws kUnsupported for an op without a function.
 StepFunction step_function(const std::string& op);
 
-void attention(const StepContext& c);   // attention.cpp
+void attention(const StepContext& c);  // attention.cpp
 
 }  // namespace repquant::simulate

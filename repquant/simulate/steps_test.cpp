@@ -13,7 +13,8 @@ namespace {
 
 using lowering::PlanBuilder;
 
-// A plan around a few steps: codes come in through "quantize" with inv 1, so an input f32 is a code.
+// A plan around a few steps: codes come in through "quantize" with inv 1, so an input f32 is a
+// code.
 class StepTest : public ::testing::Test {
  protected:
   int input(const Shape& item) {
@@ -148,7 +149,8 @@ TEST_F(StepTest, LinearRequantizes) {
   const std::vector<int32_t> c = {100, -100, 0, 5000};
   for (size_t i = 0; i < got.size(); ++i) {
     int64_t t = c[i % 4];
-    for (size_t j = 0; j < 20; ++j) t += static_cast<int64_t>(in(0)[i / 4 * 20 + j]) * w[i % 4 * 20 + j];
+    for (size_t j = 0; j < 20; ++j)
+      t += static_cast<int64_t>(in(0)[i / 4 * 20 + j]) * w[i % 4 * 20 + j];
     const double v = std::nearbyint(static_cast<double>(static_cast<float>(t) * m[i % 4]));
     EXPECT_EQ(got[i], std::clamp(v + 7.0, 1.0, 15.0));
   }
@@ -170,21 +172,27 @@ TEST_F(StepTest, Norms) {
     const auto got = run(out);
     for (size_t row = 0; row < 4; ++row) {
       double mean = 0.0, squares = 0.0;
-      for (size_t i = 0; layer && i < 40; ++i) mean += static_cast<double>(in(0)[row * 40 + i]) / 40.0;
-      for (size_t i = 0; i < 40; ++i) squares += std::pow(static_cast<double>(in(0)[row * 40 + i]) - mean, 2) / 40.0;
+      for (size_t i = 0; layer && i < 40; ++i)
+        mean += static_cast<double>(in(0)[row * 40 + i]) / 40.0;
+      for (size_t i = 0; i < 40; ++i)
+        squares += std::pow(static_cast<double>(in(0)[row * 40 + i]) - mean, 2) / 40.0;
       for (size_t i = 0; i < 40; ++i) {
-        const double unit = (static_cast<double>(in(0)[row * 40 + i]) - mean) / std::sqrt(squares + 1e-3);
+        const double unit =
+            (static_cast<double>(in(0)[row * 40 + i]) - mean) / std::sqrt(squares + 1e-3);
         EXPECT_NEAR(got[row * 40 + i], unit * g[i] + beta[i], 1e-5);
       }
     }
   }
 }
 
-// Scores and sums are small integers here, so the formula in double differs from the f32 law by less
-// than 1e-5; a probability that close to a threshold would show as a failure (none with this seed).
+// Scores and sums are small integers here, so the formula in double differs from the f32 law by
+// less than 1e-5; a probability that close to a threshold would show as a failure (none with this
+// seed).
 TEST_F(StepTest, AttentionKinds) {
   const size_t tokens = 6, width = 8, size = 4;
-  struct Kind { std::string codes, pv; };
+  struct Kind {
+    std::string codes, pv;
+  };
   for (const Kind& kind : {Kind{"log", "table"}, Kind{"log", "table2"}, Kind{"log", "parity"},
                            Kind{"uniform", "plain"}, Kind{"row", "row"}}) {
     SCOPED_TRACE(kind.pv);
@@ -201,7 +209,8 @@ TEST_F(StepTest, AttentionKinds) {
     const int count = 5;
     std::vector<float> thr;
     std::vector<double> level;
-    for (int i = 0; i < count; ++i) thr.push_back(static_cast<float>(0.5 * std::exp2(-(i + 0.5) / 2)));
+    for (int i = 0; i < count; ++i)
+      thr.push_back(static_cast<float>(0.5 * std::exp2(-(i + 0.5) / 2)));
     const double one = kind.pv == "table" ? 255 : kind.pv == "table2" ? 16384 : 1;
     std::vector<uint8_t> lut8;
     std::vector<uint16_t> lut16;
@@ -223,7 +232,8 @@ TEST_F(StepTest, AttentionKinds) {
       double most = -1e30, sum = 0.0, u = 0.0, total = 0.0;
       for (size_t j = 0; j < tokens; ++j) {
         for (size_t d = h * size; d < (h + 1) * size; ++d) {
-          p[j] += (static_cast<double>(in(0)[row * width + d]) - 7.0) * (static_cast<double>(in(1)[j * width + d]) - 8.0);
+          p[j] += (static_cast<double>(in(0)[row * width + d]) - 7.0) *
+                  (static_cast<double>(in(1)[j * width + d]) - 8.0);
         }
         p[j] *= static_cast<double>(m[h]);
         most = std::max(most, p[j]);
@@ -293,7 +303,8 @@ TEST_F(StepTest, Activations) {
   const auto got = run(out);
   for (size_t i = 0; i < 64; ++i) {
     const double v = static_cast<double>(in(0)[i]);
-    EXPECT_NEAR(got[i], 0.5 * v * (1.0 + std::erf(v / std::sqrt(2.0))), 1e-6);  // |x|/2 * 1.5e-7 and roundings
+    EXPECT_NEAR(got[i], 0.5 * v * (1.0 + std::erf(v / std::sqrt(2.0))),
+                1e-6);  // |x|/2 * 1.5e-7 and roundings
   }
 }
 
