@@ -28,15 +28,20 @@ class FpEnvironment {
  private:
   uint32_t saved_;
 #elif defined(__aarch64__)
-  FpEnvironment() : saved_(__builtin_aarch64_get_fpcr()) {
-    constexpr uint32_t kFlushAndRounding = (1u << 24) | (1u << 19) | (3u << 22);
-    const uint32_t wanted = saved_ & ~kFlushAndRounding;
-    if (wanted != saved_) __builtin_aarch64_set_fpcr(wanted);
+  FpEnvironment() : saved_(control()) {
+    constexpr uint64_t kFlushAndRounding = (1u << 24) | (1u << 19) | (3u << 22);
+    set_control(saved_ & ~kFlushAndRounding);
   }
-  ~FpEnvironment() { __builtin_aarch64_set_fpcr(saved_); }
+  ~FpEnvironment() { set_control(saved_); }
 
  private:
-  uint32_t saved_;
+  static uint64_t control() {
+    uint64_t value;
+    asm volatile("mrs %0, fpcr" : "=r"(value));
+    return value;
+  }
+  static void set_control(uint64_t value) { asm volatile("msr fpcr, %0" : : "r"(value)); }
+  uint64_t saved_;
 #else
   FpEnvironment() : saved_(std::fegetround()) { std::fesetround(FE_TONEAREST); }
   ~FpEnvironment() { std::fesetround(saved_); }
