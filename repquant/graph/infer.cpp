@@ -8,7 +8,7 @@ namespace repquant {
 namespace {
 
 constexpr size_t kMaxRank = 64;
-constexpr size_t kMaxIntegers = 1024;
+constexpr size_t kMaxIntegers = 128;   // enough for any shape; keeps hostile graphs small
 
 template <class T> std::vector<Element> read_elements(const Tensor& tensor) {
   std::vector<Element> elements;

@@ -15,7 +15,7 @@ std::optional<double> number_in(const Tensor* tensor) {
   }
 }
 
-constexpr int64_t kMaxFollowed = 512;
+constexpr int64_t kMaxFollowed = 128;
 
 // How many of a, a + step, ... lie before b; in unsigned arithmetic, where differences cannot overflow.
 int64_t steps_between(int64_t a, int64_t b, int64_t step) {

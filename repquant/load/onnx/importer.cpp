@@ -19,7 +19,10 @@ bool is_training_or_sequence(const std::string& type) {
          type == "ConcatFromSequence";
 }
 
-Shape known_shape(const Tensor& tensor) { return tensor.shape(); }
+std::string nested_prefix(const std::string& outer, const std::string& name) {
+  constexpr size_t kMaxPrefix = 120;
+  return outer.size() + name.size() > kMaxPrefix ? outer : outer + name + "/";
+}
 
 }  // namespace
 
@@ -152,7 +155,7 @@ void Importer::add_initializers(Scope& scope, const onnx::GraphProto& graph) {
     Value& value = building_.graph.value(id);
     value.dtype = tensor.dtype();
     value.shape.emplace();
-    for (const int64_t size : known_shape(tensor)) value.shape->push_back({size, {}});
+    for (const int64_t size : tensor.shape()) value.shape->push_back({size, {}});
     value.constant = std::move(tensor);
     if (proto.data_type() == kUint4 || proto.data_type() == kInt4) four_bit_.insert(id);
     if (!scope.names.emplace(proto.name(), id).second) {
@@ -195,15 +198,20 @@ void Importer::declare_outputs(Scope& scope, const Nodes& nodes) {
   }
 }
 
-void Importer::import_body(Scope& scope, const Nodes& nodes) {
-  if (scope.depth > kMaxDepth) {
-    corrupt(fmt::format("graph: expected at most {} nested branches and functions, got more", kMaxDepth));
-  }
-  imported_nodes_ += nodes.size();
+// Inlining multiplies: functions that call functions twice grow exponentially.
+void Importer::count_work(int64_t items) {
+  imported_nodes_ += items;
   if (imported_nodes_ > limits_.nodes) {
     throw Error(ErrorCode::kResourceExhausted,
                 fmt::format("load onnx: graph: expected at most {} nodes, got more", limits_.nodes));
   }
+}
+
+void Importer::import_body(Scope& scope, const Nodes& nodes) {
+  if (scope.depth > kMaxDepth) {
+    corrupt(fmt::format("graph: expected at most {} nested branches and functions, got more", kMaxDepth));
+  }
+  count_work(nodes.size());
   declare_outputs(scope, nodes);
   for (const auto& node : nodes) import_node(scope, node);
 }
@@ -283,6 +291,7 @@ std::optional<AttrValue> Importer::attribute(const Scope& scope, const onnx::Att
     type = proto->has_f() ? Type::FLOAT : proto->has_i() ? Type::INT : proto->has_s() ? Type::STRING
            : proto->has_t() ? Type::TENSOR : proto->floats_size() ? Type::FLOATS : Type::INTS;
   }
+  reader_.charge(proto->s().size() + 8 * static_cast<uint64_t>(proto->floats_size() + proto->ints_size()), subject);
   switch (type) {
     case Type::FLOAT: return AttrValue(proto->f());
     case Type::INT: return AttrValue(proto->i());
@@ -377,7 +386,7 @@ void Importer::import_if(Scope& scope, const onnx::NodeProto& proto, const std::
   inner.arguments = scope.arguments;
   inner.opsets = scope.opsets;
   inner.depth = scope.depth + 1;
-  inner.prefix = scope.prefix + (proto.name().empty() ? "if" : proto.name()) + "/";
+  inner.prefix = nested_prefix(scope.prefix, proto.name().empty() ? "if" : proto.name());
   std::vector<std::string> names;
   std::vector<ValueId> targets;
   for (int i = 0; i < proto.output_size(); ++i) {
@@ -417,10 +426,11 @@ void Importer::import_call(Scope& scope, const onnx::NodeProto& proto, const onn
     }
     inner.arguments[attr.name()] = actual;
   }
-  function_opsets_.push_back(std::make_unique<Opsets>(read_opsets(function.opset_import())));
-  inner.opsets = function_opsets_.back().get();
+  count_work(function.input_size() + function.output_size() + proto.attribute_size());
+  if (!function_opsets_.count(&function)) function_opsets_[&function] = read_opsets(function.opset_import());
+  inner.opsets = &function_opsets_[&function];
   inner.depth = scope.depth + 1;
-  inner.prefix = scope.prefix + (proto.name().empty() ? function.name() : proto.name()) + "/";
+  inner.prefix = nested_prefix(scope.prefix, proto.name().empty() ? function.name() : proto.name());
   for (int i = 0; i < function.input_size(); ++i) {
     inner.names.emplace(function.input(i),
                         i < proto.input_size() ? lookup(scope, proto.input(i), subject) : kNoValue);

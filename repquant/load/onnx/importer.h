@@ -50,6 +50,7 @@ class Importer {
   void connect_results(const Scope& scope, const std::vector<std::string>& names,
                        const std::vector<ValueId>& targets, const std::string& subject);
   bool condition(ValueId id, const std::string& subject);
+  void count_work(int64_t items);
 
   ValueId lookup(const Scope& scope, const std::string& name, const std::string& subject) const;
   std::optional<AttrValue> attribute(const Scope& scope, const onnx::AttributeProto& proto,
@@ -64,7 +65,7 @@ class Importer {
   Building building_;
   std::map<std::pair<std::string, std::string>, const onnx::FunctionProto*> functions_;
   Opsets opsets_;
-  std::vector<std::unique_ptr<Opsets>> function_opsets_;
+  std::map<const onnx::FunctionProto*, Opsets> function_opsets_;
   std::unordered_set<ValueId> four_bit_;   // constants widened from 4-bit integers
   int64_t imported_nodes_ = 0;
   int evaluated_conditions_ = 0;

@@ -16,7 +16,10 @@ namespace repquant::load {
 
 namespace {
 
-std::string unique_in(std::unordered_map<std::string, size_t>& taken, const std::string& wanted) {
+constexpr size_t kMaxName = 200;   // a long name inlined a thousand times would fill the memory
+
+std::string unique_in(std::unordered_map<std::string, size_t>& taken, const std::string& given) {
+  const std::string wanted = given.substr(0, kMaxName);
   const auto [it, fresh] = taken.emplace(wanted, 2);
   if (fresh) return wanted;
   for (size_t& next = it->second;;) {   // remembered, so that a thousand equal names stay cheap

@@ -211,8 +211,7 @@ float float8_to_float(uint8_t bits, int onnx_type) {
   return bits & 0x80 ? -magnitude : magnitude;
 }
 
-void TensorReader::charge(int64_t elements, DType dtype, const std::string& subject) {
-  const uint64_t bytes = static_cast<uint64_t>(elements) * size_of(dtype);
+void TensorReader::charge(uint64_t bytes, const std::string& subject) {
   if (bytes > limits_.tensor_bytes - spent_) {
     throw Error(ErrorCode::kResourceExhausted,
                 fmt::format("load onnx: {}: expected at most {} bytes of constants in all, got more", subject,
@@ -288,7 +287,7 @@ Tensor TensorReader::read(const onnx::TensorProto& proto, const std::string& sub
     corrupt(fmt::format("{}: expected {} bytes for shape {}, got {}", subject, expected,
                         to_string(std::span<const int64_t>(shape)), raw.size()));
   }
-  charge(count, dtype, subject);
+  charge(static_cast<uint64_t>(count) * size_of(dtype), subject);
   Tensor tensor(dtype, std::move(shape));
   decode_raw(raw, proto.data_type(), tensor);
   if (refuse_nan) check_finite(tensor, subject);

@@ -35,11 +35,12 @@ class TensorReader {
   // Checks that the stored bytes fit the shape before anything is allocated. NaN is kCorruptFile when
   // `refuse_nan`. `subject` is like: tensor "blocks.0.weight".
   Tensor read(const onnx::TensorProto& proto, const std::string& subject, bool refuse_nan);
+  // Counts memory against the limit; kResourceExhausted when it is spent.
+  void charge(uint64_t bytes, const std::string& subject);
 
  private:
   std::string_view external(const onnx::TensorProto& proto, const std::string& subject);
   const MappedFile& open(const std::string& location, const std::string& subject);
-  void charge(int64_t elements, DType dtype, const std::string& subject);
 
   std::filesystem::path base_;
   OnnxLimits limits_;
