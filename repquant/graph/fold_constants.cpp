@@ -265,25 +265,28 @@ std::optional<InputAxis> axis_of_symbol(const Graph& graph, const SymbolicDims& 
 }
 
 // Already Concat(Shape(graph input, axis, axis + 1) | constant, ...), standing right before its reader?
-bool in_canonical_place(const Graph& graph, NodeId reader, const std::vector<DimElement>& elements) {
+// `sources` has the axis of every element that is not known.
+bool in_canonical_place(const Graph& graph, NodeId reader, const std::vector<std::optional<InputAxis>>& sources) {
   const auto& order = graph.order();
   const auto at = std::find(order.begin(), order.end(), reader);
-  const auto symbols = std::count_if(elements.begin(), elements.end(), [](const DimElement& e) { return !e.known; });
-  if (at - order.begin() < symbols + 1) return false;
+  const auto open = std::count_if(sources.begin(), sources.end(), [](const auto& s) { return s.has_value(); });
+  if (at - order.begin() < open + 1) return false;
   const Node& concat = graph.node(*(at - 1));
   if (concat.op != OpKind::kConcat || concat.outputs[0] != graph.node(reader).inputs[1] ||
-      concat.inputs.size() != elements.size()) {
+      concat.inputs.size() != sources.size()) {
     return false;
   }
-  auto shape = at - 1 - symbols;
-  for (size_t d = 0; d < elements.size(); ++d) {
-    if (elements[d].known) {
+  auto next = at - 1 - open;
+  for (size_t d = 0; d < sources.size(); ++d) {
+    if (!sources[d]) {
       if (!graph.is_constant(concat.inputs[d])) return false;
       continue;
     }
-    const Node& node = graph.node(*shape++);
-    if (node.op != OpKind::kShape || node.outputs[0] != concat.inputs[d]) return false;
-    if (std::find(graph.inputs.begin(), graph.inputs.end(), node.inputs[0]) == graph.inputs.end()) return false;
+    const Node& node = graph.node(*next++);
+    if (node.op != OpKind::kShape || node.outputs[0] != concat.inputs[d] || node.inputs[0] != sources[d]->input ||
+        node.attrs.integer("start", -1) != sources[d]->axis || node.attrs.integer("end", -1) != sources[d]->axis + 1) {
+      return false;
+    }
   }
   return true;
 }
@@ -305,7 +308,7 @@ bool computed_target(Graph& graph, NodeId id, const SymbolicDims& dims) {
     if (!e.known && !sources.back()) return false;
   }
   const std::vector<DimElement> elements = target->elements;
-  if (in_canonical_place(graph, id, elements)) return false;
+  if (in_canonical_place(graph, id, sources)) return false;
   const std::string stem = graph.node(id).name + ".shape";
   Node concat{OpKind::kConcat, stem, {}, {}, {}};
   concat.attrs.set("axis", int64_t{0});
