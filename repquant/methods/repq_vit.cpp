@@ -1,5 +1,7 @@
 // RepQ-ViT (Li et al., ICCV 2023): calibrate with per-channel quantizers after LayerNorm and log-sqrt2
 // after softmax, then fold the channels into one scale. Strict codes by default.
+#include <algorithm>
+
 #include "repquant/methods/method.h"
 #include "repquant/reconstruct/sequential.h"
 
@@ -17,14 +19,23 @@ struct Options {
   }
 };
 
+// The published settings: 2^b + 1 levels, log-sqrt2 at any width, patch embedding weights as narrow as
+// the others.
+void publish(Workspace& ws) {
+  int weight_bits = 8;
+  for (const auto& [site, target] : ws.targets) {
+    if (target.role == Role::kWeight) weight_bits = std::min(weight_bits, target.bits);
+  }
+  for (auto& [site, target] : ws.targets) {
+    target.compat = true;
+    if (target.role == Role::kWeight) target.bits = weight_bits;
+    if (site.input == kProbabilities && target.format == "auto") target.format = "log_sqrt2";
+  }
+}
+
 void run(Workspace& ws, const Options& options) {
   const std::map<Site, SiteTarget> all = ws.targets;
-  if (options.compat) {
-    for (auto& [site, target] : ws.targets) {
-      target.compat = true;
-      if (site.input == kProbabilities && target.format == "auto") target.format = "log_sqrt2";
-    }
-  }
+  if (options.compat) publish(ws);
   reconstruct::SequentialOptions sequential;
   sequential.compat = options.compat;
   sequential.bias_correction = options.bias_correction && !options.compat;

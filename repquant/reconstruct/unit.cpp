@@ -39,6 +39,21 @@ int published_zero(const QParams& channels) {
   return static_cast<int>(std::clamp(std::nearbyint(sum / static_cast<double>(channels.scale.size())), 0.0, top));
 }
 
+// The published per-channel grid: z = rne(-low/s). Constant channels get a range that includes zero,
+// where the published code stops.
+QParams published_channels(quantize::ChannelBounds bounds, int bits) {
+  for (size_t c = 0; c < bounds.low.size(); ++c) {
+    if (bounds.high[c] - bounds.low[c] > 1e-6f) continue;
+    bounds.low[c] = std::min(bounds.low[c], 0.0f);
+    bounds.high[c] = std::max(bounds.high[c], 0.0f);
+  }
+  QParams channels = reparameterize::guard_channels(quantize::channel_params(bounds, bits));
+  for (size_t c = 0; c < channels.scale.size(); ++c) {
+    channels.lower[c] = -std::nearbyint(-channels.lower[c] / channels.scale[c]) * channels.scale[c];
+  }
+  return channels;
+}
+
 }  // namespace
 
 QParams weight_range(const at::Tensor& weight, const SiteTarget& target, const std::string& rule,
@@ -116,12 +131,12 @@ void Unit::norm(NodeId id) {
     ws_.report.add({"clip", ws_.graph.node(id).name, "consumer_error_before", before});
     ws_.report.add({"clip", ws_.graph.node(id).name, "consumer_error_after", after});
   }
-  const QParams per_channel = quantize::channel_params(bounds, bits);
-  if (options_.compat) {   // folded after the whole model, as published
+  if (options_.compat) {   // folded after the whole model, as published; integer zero points until then
+    const QParams per_channel = published_channels(bounds, bits);
     for (const NodeId linear : site->linears) set({linear, 0}, Role::kActivation, per_channel);
     return;
   }
-  const QParams guarded = reparameterize::guard_channels(per_channel);
+  const QParams guarded = reparameterize::guard_channels(quantize::channel_params(bounds, bits));
   const double zero = options_.middle_zero ? std::exp2(bits - 1) : published_zero(guarded);
   const QParams folded = reparameterize::fold_norm(ws_, *site, guarded, zero);
   for (const NodeId linear : site->linears) set({linear, 0}, Role::kActivation, folded);
@@ -178,7 +193,7 @@ QParams Unit::shifted_log_range(const Site& site, const SiteTarget& target, doub
       best_k = k;
     }
   };
-  for (const int k : {2, 4, 6, 9, 12, 16, 22, 30}) {
+  for (const int k : {2, 4, 6, 9, 12, 16, 22, 30, 40, 52}) {
     for (const size_t i : {size_t{2}, size_t{4}, size_t{6}}) attempt(k, quantiles[i]);
   }
   const int centre = best_k;

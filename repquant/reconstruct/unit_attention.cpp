@@ -23,6 +23,15 @@ Log log_format(const SiteTarget& target) {
   return {base, 0.0, target.bits <= 4 && base == 2.0 ? 8 : 16, false};
 }
 
+// log-sqrt2 first; where the recipe leaves the format open and the range is searched by output error, at
+// up to 4 bits coarser bases too: few codes of base sqrt2 end above many probabilities.
+std::vector<Log> log_formats(const SiteTarget& target, bool search) {
+  std::vector<Log> formats{log_format(target)};
+  if (!search || target.format != "auto" || target.compat || target.bits > 4) return formats;
+  for (const int k : {22, 26, 31, 37}) formats.push_back({37.0 / k, 0.0, 8, false});
+  return formats;
+}
+
 // [.., T, H*d] -> [.., H, T, d]
 at::Tensor heads_first(const at::Tensor& x, int64_t heads) {
   return x.reshape({x.size(0), x.size(1), heads, -1}).transpose(1, 2).contiguous();
@@ -48,9 +57,7 @@ void Unit::centre_values(NodeId id) {
   const auto projection = reparameterize::attention_projection(ws_, id);
   const Node& node = ws_.graph.node(id);
   const int64_t heads = node.attrs.integer("heads", 1);
-  if (!rows || !projection || node.attrs.integer("kv_heads", heads) != heads || !walk_.resident()) return;
-  // The value projection ran already: its bias moves, and so does what the walk holds, by re-centring
-  // the input of the attention through the plan-free value path.
+  if (!rows || !projection || node.attrs.integer("kv_heads", heads) != heads) return;
   std::vector<at::Tensor> sums(static_cast<size_t>(walk_.chunks()));
   std::vector<int64_t> counts(sums.size());
   walk_.visit({id, observe::kNodeOutput}, [&](int64_t chunk, const at::Tensor& out) {
@@ -101,7 +108,10 @@ QParams Unit::probabilities_range(NodeId id, const SiteTarget& target) {
   });
   if (v.size(1) != p.size(1)) return quantize::log_percentile_range(walk_, site, log, quantize::percentiles());
   std::vector<QParams> candidates;
-  for (const float quantile : quantiles) candidates.push_back({log, {std::max(quantile, 1e-8f)}, {}, {}});
+  for (const Log& format : log_formats(target, options_.softmax_range == "output")) {
+    const QuantSpec spec{target.bits, format, PerTensor{}, Range{}};
+    for (const float quantile : quantiles) candidates.push_back({spec, {std::max(quantile, 1e-8f)}, {}, {}});
+  }
   if (choose) {
     candidates.push_back(quantize::percentile_range(walk_, site, uniform, quantize::wide_percentiles()));
   }
