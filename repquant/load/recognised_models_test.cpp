@@ -39,12 +39,12 @@ std::map<std::string, int> ops_of(const Graph& graph) {
 std::string attributes_text(const Node& node) {
   std::string text;
   for (const auto& [name, value] : node.attrs.all()) {
-    text += name + "=";
-    if (const auto* i = std::get_if<int64_t>(&value)) text += std::to_string(*i);
-    if (const auto* f = std::get_if<float>(&value)) text += std::to_string(*f);
-    if (const auto* s = std::get_if<std::string>(&value)) text += *s;
-    if (const auto* v = std::get_if<std::vector<int64_t>>(&value)) text += to_string(*v);
-    text += " ";
+    std::string shown;
+    if (const auto* i = std::get_if<int64_t>(&value)) shown = fmt::format("{}", *i);
+    if (const auto* f = std::get_if<float>(&value)) shown = fmt::format("{}", *f);
+    if (const auto* s = std::get_if<std::string>(&value)) shown = *s;
+    if (const auto* v = std::get_if<std::vector<int64_t>>(&value)) shown = to_string(*v);
+    text += fmt::format("{}={} ", name, shown);
   }
   return text;
 }
@@ -65,15 +65,15 @@ Canonical canonical(const Graph& graph) {
     for (const ValueId input : node.inputs) {
       if (graph.is_constant(input)) {
         out.constants.push_back(&*graph.value(input).constant);
-        line += " " + to_string(out.constants.back()->shape());
+        line += fmt::format(" {}", to_string(out.constants.back()->shape()));
       } else {
-        line += " " + names[input];
+        line += fmt::format(" {}", names[input]);
       }
     }
     for (const ValueId output : node.outputs) names.emplace(output, fmt::format("v{}", names.size()));
     out.lines.push_back(line);
   }
-  for (const ValueId output : graph.outputs) out.lines.push_back("output " + names[output]);
+  for (const ValueId output : graph.outputs) out.lines.push_back(fmt::format("output {}", names[output]));
   return out;
 }
 
