@@ -1,0 +1,78 @@
+#include "repquant/methods/testing.h"
+#include "repquant/reparameterize/rotate.h"
+
+namespace repquant {
+namespace {
+
+using namespace testing;
+
+TEST(Rotate, KeepsTheFloatFunctionAndCentresTheStream) {
+  ThreadPool pool(1);
+  Workspace ws = tiny_workspace(pool, 4);
+  const at::Tensor want = float_output(ws, ws.weights);
+  std::string reason;
+  ASSERT_TRUE(reparameterize::rotate_residual(ws, 3, &reason)) << reason;
+  EXPECT_EQ(reparameterize::rotate_heads(ws, 3), 2);
+  for (const NodeId id : ws.graph.order()) EXPECT_NE(ws.graph.node(id).op, OpKind::kLayerNorm);
+  // f32 rounding of rotated weights, 2 blocks, sums of at most 64 terms.
+  const float bound = 1e-4f * want.abs().max().item<float>();
+  EXPECT_LE((float_output(ws, ws.weights) - want).abs().max().item<float>(), bound);
+  EXPECT_LE((float_output(ws, ws.reference) - want).abs().max().item<float>(), bound);
+}
+
+TEST(Rotate, AStreamThatIsReadElsewhereIsLeftAlone) {
+  ThreadPool pool(1);
+  Workspace ws = tiny_workspace(pool, 4);
+  ValueId stream = kNoValue;
+  for (const NodeId id : ws.graph.order()) {
+    if (ws.graph.node(id).op == OpKind::kLayerNorm && stream == kNoValue) stream = ws.graph.node(id).inputs[0];
+  }
+  ws.graph.outputs.push_back(stream);
+  const at::Tensor before = float_output(ws, ws.weights);
+  std::string reason;
+  EXPECT_FALSE(reparameterize::rotate_residual(ws, 3, &reason));
+  EXPECT_FALSE(reason.empty());
+  EXPECT_TRUE(at::equal(before, float_output(ws, ws.weights)));
+}
+
+TEST(Repquant, WithEveryStageOffIsRepqVitBitForBit) {
+  ThreadPool pool(1);
+  Workspace a = tiny_workspace(pool, 4), b = tiny_workspace(pool, 4);
+  run_method(a, "repq_vit");
+  run_method(b, "repquant", {{"tier", std::string("none")}});
+  EXPECT_TRUE(at::equal(quantized_output(a), quantized_output(b)));
+}
+
+TEST(Repquant, TiersBeatPlainRounding) {
+  ThreadPool pool(2);
+  Workspace plain = tiny_workspace(pool, 4, 32);
+  const at::Tensor want = float_output(plain, plain.reference);
+  run_method(plain, "round_to_nearest");
+  const double baseline = output_error(plain, want);
+  for (const char* tier : {"paper", "fast", "accurate"}) {
+    Workspace ws = tiny_workspace(pool, 4, 32);
+    run_method(ws, "repquant", {{"tier", std::string(tier)}, {"steps", int64_t{20}}, {"clip_steps", int64_t{20}}});
+    EXPECT_LT(output_error(ws, want), baseline) << tier;
+  }
+}
+
+TEST(Repquant, AccurateDoesNotDependOnThreads) {
+  ThreadPool one(1), two(2);
+  Workspace a = tiny_workspace(one, 4, 24), b = tiny_workspace(two, 4, 24);
+  for (Workspace* ws : {&a, &b}) {
+    run_method(*ws, "repquant", {{"tier", std::string("accurate")}, {"steps", int64_t{8}}});
+  }
+  EXPECT_TRUE(at::equal(quantized_output(a), quantized_output(b)));
+}
+
+TEST(Repquant, AStopBetweenUnitsIsAnInterruption) {
+  ThreadPool pool(1);
+  Workspace ws = tiny_workspace(pool, 4);
+  StopFlag stop;
+  stop.raise();
+  ws.stop = &stop;
+  EXPECT_THROW(run_method(ws, "repquant"), Interrupted);
+}
+
+}  // namespace
+}  // namespace repquant

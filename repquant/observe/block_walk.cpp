@@ -103,6 +103,11 @@ at::Tensor BlockWalk::value(ValueId id, int64_t chunk) {
   return values.at(id);
 }
 
+void BlockWalk::shift_value(ValueId id, const at::Tensor& delta) {
+  if (!resident_) return;   // recomputed from the rewritten bias
+  for (ValueMap& values : values_) values.at(id) = values.at(id) + delta;
+}
+
 Chunks BlockWalk::output() {
   REPQUANT_CHECK(stepped_ == block_.nodes.size());
   Chunks result(inputs_.size());

@@ -31,6 +31,8 @@ class BlockWalk {
   void step(NodeId id);
   // The value by chunk; available after its producer was stepped and while a later node reads it.
   at::Tensor value(ValueId id, int64_t chunk);
+  // Adds `delta` to a value that was computed before a rewrite of its producer's bias by the same.
+  void shift_value(ValueId id, const at::Tensor& delta);
   Chunks output();                         // the block output; all nodes must have been stepped
   int64_t chunks() const { return static_cast<int64_t>(inputs_.size()); }
   bool resident() const { return resident_; }

@@ -54,6 +54,13 @@ at::Tensor per_channel(const at::Tensor& x, const QParams& params) {
   return out;
 }
 
+// Row codes: rne(255 e) with e = p / max p, decoded by the sum of the row's codes (runtime law of 8-bit
+// probabilities).
+at::Tensor row_codes(const at::Tensor& p) {
+  const at::Tensor codes = (p / p.amax(-1, true).clamp_min(1e-30) * 255.0).round();
+  return codes / codes.sum(-1, true).clamp_min(1.0);
+}
+
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
@@ -137,6 +144,7 @@ at::Tensor fake_quantize(const at::Tensor& input, const QParams& params, bool he
   const at::Tensor x = input.detach().contiguous();
   REPQUANT_CHECK(x.scalar_type() == at::kFloat && !params.scale.empty());
   const auto* uniform = std::get_if<Uniform>(&params.spec.format);
+  if (heads_axis && uniform != nullptr && params.spec.bits == 8) return row_codes(x);
   if (!params.lower.empty() && !(uniform != nullptr && uniform->compat)) return per_channel(x, params);
   at::Tensor out = at::empty_like(x);
   const float* in = x.data_ptr<float>();

@@ -7,7 +7,8 @@
 namespace repquant::quantize {
 
 // x of any shape. Scales: one; one a channel or head of the last dimension (count divides it); for
-// probabilities [.., H, T, S] one a head (`heads_axis` = true). No gradient.
+// probabilities [.., H, T, S] one a head (`heads_axis` = true); uniform 8-bit probabilities are row codes
+// (core/plan.h). No gradient.
 at::Tensor fake_quantize(const at::Tensor& x, const QParams& params, bool heads_axis = false);
 
 // Uniform per-tensor (or per-head on the last dimension) with straight-through gradients to x and to
