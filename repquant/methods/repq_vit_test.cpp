@@ -86,7 +86,9 @@ TEST(RepqVit, LeavesNoPerChannelSiteAndIntegerZeroPoints) {
   run_method(ws, "repq_vit");
   for (const auto& [site, assignment] : ws.plan.all()) {
     EXPECT_TRUE(assignment.params.lower.empty()) << site_name(ws.graph, site);
-    if (assignment.role == Role::kActivation) EXPECT_EQ(assignment.params.scale.size(), 1u);
+    if (assignment.role == Role::kActivation) {
+      EXPECT_EQ(assignment.params.scale.size(), 1u);
+    }
   }
 }
 

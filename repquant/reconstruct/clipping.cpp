@@ -43,7 +43,7 @@ struct FakeChannels : torch::autograd::Function<FakeChannels> {
     const at::Tensor inside = at::logical_not(below.logical_or(above));
     const at::Tensor share = (v - q) / steps * inside;
     const at::Tensor dlo = (grads[0] * (share + below)).sum(0);
-    const at::Tensor dhi = (grads[0] * (above - share)).sum(0);
+    const at::Tensor dhi = (grads[0] * (above.to(at::kFloat) - share)).sum(0);
     return {grads[0] * inside, dlo, dhi, at::Tensor()};
   }
 };
