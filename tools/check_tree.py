@@ -63,7 +63,7 @@ def read_modules(tree):
             into_depends = word == "DEPENDS" if word.isupper() else into_depends
             if word in ("TORCH", "ONNX"):
                 flags.add(word)
-            elif into_depends:
+            elif into_depends and not word.isupper():
                 depends.append(word)
         modules[words[0]] = (depends, flags)
     return modules
