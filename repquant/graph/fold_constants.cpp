@@ -40,7 +40,8 @@ bool fits(const Graph& graph, const Node& node) {
     if (!value.shape) continue;
     int64_t bytes = static_cast<int64_t>(size_of(value.dtype));
     for (const Dim& dim : *value.shape) {
-      if (dim.known() && (__builtin_mul_overflow(bytes, dim.size, &bytes) || bytes > kLargestBytes)) return false;
+      if (dim.known() && (__builtin_mul_overflow(bytes, dim.size, &bytes) || bytes > kLargestBytes))
+        return false;
     }
   }
   return true;
@@ -50,11 +51,14 @@ bool fits(const Graph& graph, const Node& node) {
 bool may_grow(const Graph& graph, const Node& node) {
   const auto known = [&](ValueId id) {
     const auto& shape = graph.value(id).shape;
-    return shape && std::all_of(shape->begin(), shape->end(), [](const Dim& d) { return d.known(); });
+    return shape &&
+           std::all_of(shape->begin(), shape->end(), [](const Dim& d) { return d.known(); });
   };
   switch (node.op) {
-    case OpKind::kExpand: case OpKind::kTile: case OpKind::kConstantOfShape: case OpKind::kRange:
-      break;
+    case OpKind::kExpand:
+    case OpKind::kTile:
+    case OpKind::kConstantOfShape:
+    case OpKind::kRange: break;
     default: return false;
   }
   if (known(node.outputs[0])) return false;
@@ -62,7 +66,8 @@ bool may_grow(const Graph& graph, const Node& node) {
   for (const ValueId id : node.inputs) {
     const auto values = reference::to_doubles(*graph.value(id).constant);
     if (!values) return true;
-    double product = graph.value(id).constant->dtype() == DType::kI64 ? 1 : static_cast<double>(values->size());
+    double product =
+        graph.value(id).constant->dtype() == DType::kI64 ? 1 : static_cast<double>(values->size());
     for (const double v : *values) product *= std::max(1.0, std::abs(v));
     if (product > 1e7) return true;
     count *= static_cast<int64_t>(product);
@@ -78,7 +83,8 @@ bool fold_node(Graph& graph, NodeId id) {
     if (input != kNoValue && !graph.is_constant(input)) return false;
     inputs.push_back(input == kNoValue ? nullptr : &*graph.value(input).constant);
   }
-  if (inputs.empty() || any_output(graph, node) || !fits(graph, node) || may_grow(graph, node)) return false;
+  if (inputs.empty() || any_output(graph, node) || !fits(graph, node) || may_grow(graph, node))
+    return false;
   auto results = reference::evaluate_node(node, inputs);
   if (!results || results->size() < node.outputs.size()) return false;
   for (const Tensor& tensor : *results) {
@@ -103,7 +109,8 @@ bool fold_dimensions(Graph& graph, const SymbolicDims& dims) {
   bool changed = false;
   for (const NodeId id : std::vector<NodeId>(graph.order())) {
     const Node& node = graph.node(id);
-    if (node.outputs.size() != 1 || node.outputs[0] == kNoValue || any_output(graph, node)) continue;
+    if (node.outputs.size() != 1 || node.outputs[0] == kNoValue || any_output(graph, node))
+      continue;
     const ValueId output = node.outputs[0];
     const DimVector* vector = dims.vector(output);
     if (!vector || !vector->all_known()) continue;
@@ -139,11 +146,14 @@ bool is_identity(const std::vector<int64_t>& perm) {
 bool without_effect(const Graph& graph, const Node& node, const SymbolicDims& dims) {
   switch (node.op) {
     case OpKind::kIdentity: return true;
-    case OpKind::kDropout: return node.outputs.size() == 1 || node.outputs[1] == kNoValue ||
-                                  graph.consumers(node.outputs[1]).empty();
-    case OpKind::kCast: return graph.value(node.inputs[0]).dtype == graph.value(node.outputs[0]).dtype;
+    case OpKind::kDropout:
+      return node.outputs.size() == 1 || node.outputs[1] == kNoValue ||
+             graph.consumers(node.outputs[1]).empty();
+    case OpKind::kCast:
+      return graph.value(node.inputs[0]).dtype == graph.value(node.outputs[0]).dtype;
     case OpKind::kTranspose: return is_identity(permutation(graph, node));
-    case OpKind::kReshape: case OpKind::kExpand: {
+    case OpKind::kReshape:
+    case OpKind::kExpand: {
       const SymbolicShape *x = dims.shape(node.inputs[0]), *y = dims.shape(node.outputs[0]);
       return x && y && *x == *y;
     }
@@ -191,7 +201,8 @@ bool is_vector(const Graph& graph, ValueId id, std::span<const int64_t> values) 
   if (!graph.is_constant(id)) return false;
   const Tensor& tensor = *graph.value(id).constant;
   const auto own = tensor.rank() == 1 ? reference::to_integers(tensor) : std::nullopt;
-  return own && tensor.dtype() == DType::kI64 && std::equal(own->begin(), own->end(), values.begin(), values.end());
+  return own && tensor.dtype() == DType::kI64 &&
+         std::equal(own->begin(), own->end(), values.begin(), values.end());
 }
 
 bool set_target(Graph& graph, NodeId id, std::span<const int64_t> values) {
@@ -254,11 +265,13 @@ struct InputAxis {
   int64_t axis;
 };
 
-std::optional<InputAxis> axis_of_symbol(const Graph& graph, const SymbolicDims& dims, const std::string& symbol) {
+std::optional<InputAxis> axis_of_symbol(const Graph& graph, const SymbolicDims& dims,
+                                        const std::string& symbol) {
   for (const ValueId input : graph.inputs) {
     const SymbolicShape* shape = dims.shape(input);
     for (size_t d = 0; shape && d < shape->size(); ++d) {
-      if (!(*shape)[d].known() && (*shape)[d].symbol == symbol) return InputAxis{input, static_cast<int64_t>(d)};
+      if (!(*shape)[d].known() && (*shape)[d].symbol == symbol)
+        return InputAxis{input, static_cast<int64_t>(d)};
     }
   }
   return std::nullopt;
@@ -266,10 +279,12 @@ std::optional<InputAxis> axis_of_symbol(const Graph& graph, const SymbolicDims& 
 
 // Already Concat(Shape(graph input, axis, axis + 1) | constant, ...), standing right before its reader?
 // `sources` has the axis of every element that is not known.
-bool in_canonical_place(const Graph& graph, NodeId reader, const std::vector<std::optional<InputAxis>>& sources) {
+bool in_canonical_place(const Graph& graph, NodeId reader,
+                        const std::vector<std::optional<InputAxis>>& sources) {
   const auto& order = graph.order();
   const auto at = std::find(order.begin(), order.end(), reader);
-  const auto open = std::count_if(sources.begin(), sources.end(), [](const auto& s) { return s.has_value(); });
+  const auto open =
+      std::count_if(sources.begin(), sources.end(), [](const auto& s) { return s.has_value(); });
   if (at - order.begin() < open + 1) return false;
   const Node& concat = graph.node(*(at - 1));
   if (concat.op != OpKind::kConcat || concat.outputs[0] != graph.node(reader).inputs[1] ||
@@ -283,8 +298,10 @@ bool in_canonical_place(const Graph& graph, NodeId reader, const std::vector<std
       continue;
     }
     const Node& node = graph.node(*next++);
-    if (node.op != OpKind::kShape || node.outputs[0] != concat.inputs[d] || node.inputs[0] != sources[d]->input ||
-        node.attrs.integer("start", -1) != sources[d]->axis || node.attrs.integer("end", -1) != sources[d]->axis + 1) {
+    if (node.op != OpKind::kShape || node.outputs[0] != concat.inputs[d] ||
+        node.inputs[0] != sources[d]->input ||
+        node.attrs.integer("start", -1) != sources[d]->axis ||
+        node.attrs.integer("end", -1) != sources[d]->axis + 1) {
       return false;
     }
   }
@@ -315,7 +332,8 @@ bool computed_target(Graph& graph, NodeId id, const SymbolicDims& dims) {
   for (size_t d = 0; d < elements.size(); ++d) {
     const std::string part = stem + "." + std::to_string(d);
     if (elements[d].known) {
-      concat.inputs.push_back(graph.add_constant(part, vector_tensor(std::vector<int64_t>{elements[d].value})));
+      concat.inputs.push_back(
+          graph.add_constant(part, vector_tensor(std::vector<int64_t>{elements[d].value})));
       continue;
     }
     Node shape{OpKind::kShape, part, {sources[d]->input}, {add_result(graph, part, 1)}, {}};
@@ -337,12 +355,13 @@ bool plain_targets(Graph& graph, const SymbolicDims& dims) {
     const Node& node = graph.node(id);
     if (node.inputs.size() < 2 || node.inputs[1] == kNoValue) continue;
     if (node.op == OpKind::kReshape) changed |= plain_reshape(graph, id, dims);
-    if (node.op == OpKind::kExpand) changed |= plain_expand(graph, id, dims) || computed_target(graph, id, dims);
+    if (node.op == OpKind::kExpand)
+      changed |= plain_expand(graph, id, dims) || computed_target(graph, id, dims);
   }
   return changed;
 }
 
-}  // namespace
+}   // namespace
 
 void fold_constants(Graph& graph) {
   for (int round = 0; round < kMostRounds; ++round) {
@@ -364,4 +383,4 @@ void fold_constants(Graph& graph) {
   infer_shapes(graph);
 }
 
-}  // namespace repquant
+}   // namespace repquant

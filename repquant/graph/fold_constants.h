@@ -17,4 +17,4 @@ namespace repquant {
 // Shapes are inferred before and after. Throws what infer_shapes throws.
 void fold_constants(Graph& graph);
 
-}  // namespace repquant
+}   // namespace repquant

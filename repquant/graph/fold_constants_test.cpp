@@ -39,7 +39,8 @@ struct Folding : GraphBuilder {
   }
   // Gather(Shape(x), i) as [1]
   ValueId size_of_axis(ValueId x, int64_t axis) {
-    const ValueId one = node(kGather, {node(kShape, {x}), integer(axis)}, attributes({{"axis", int64_t{0}}}));
+    const ValueId one =
+        node(kGather, {node(kShape, {x}), integer(axis)}, attributes({{"axis", int64_t{0}}}));
     return node(kUnsqueeze, {one, integers({0})});
   }
   ValueId concat(std::vector<ValueId> parts) {
@@ -62,7 +63,8 @@ TEST(FoldConstants, KeepsOutputsAndLargeResults) {
   Folding g;
   const ValueId x = g.input("x", {dim(1)});
   const ValueId kept = g.node(kNeg, {g.floats("a", {1}, {1})});
-  const ValueId large = g.node(kExpand, {g.floats("b", {1}, {1}), g.integers({32 << 20})});   // 128 MiB
+  const ValueId large =
+      g.node(kExpand, {g.floats("b", {1}, {1}), g.integers({32 << 20})});   // 128 MiB
   const ValueId y = g.node(kAdd, {x, large});
   g.fold({kept, y});
   EXPECT_EQ(g.graph.outputs[0], kept);
@@ -98,7 +100,8 @@ TEST(FoldConstants, MergesTransposes) {
 TEST(FoldConstants, ReshapeToTheBatchBecomesAConstant) {
   Folding g;
   const ValueId x = g.input("x", {dim("batch"), dim(197), dim(576)});
-  const ValueId target = g.concat({g.size_of_axis(x, 0), g.size_of_axis(x, 1), g.integers({3}), g.integers({3}), g.integers({64})});
+  const ValueId target = g.concat({g.size_of_axis(x, 0), g.size_of_axis(x, 1), g.integers({3}),
+                                   g.integers({3}), g.integers({64})});
   const ValueId y = g.node(kReshape, {x, target});
   g.fold({y});
   EXPECT_THAT(ops(g.graph), ElementsAre(kReshape));
@@ -108,12 +111,19 @@ TEST(FoldConstants, ReshapeToTheBatchBecomesAConstant) {
 TEST(FoldConstants, OpenSizesAreSolvedOrCopied) {
   Folding g;
   const ValueId x = g.input("x", {dim("batch"), dim(192), dim(14), dim(14)});
-  const ValueId solved = g.node(kReshape, {x, g.concat({g.size_of_axis(x, 0), g.size_of_axis(x, 1), g.integers({-1})})});
+  const ValueId solved = g.node(
+      kReshape, {x, g.concat({g.size_of_axis(x, 0), g.size_of_axis(x, 1), g.integers({-1})})});
   const ValueId tokens = g.input("tokens", {dim("batch"), dim("length"), dim(64)});
-  const ValueId copied = g.node(kReshape, {tokens, g.concat({g.size_of_axis(tokens, 0), g.size_of_axis(tokens, 1), g.integers({8}), g.integers({8})})},
-                                attributes({{"allowzero", int64_t{1}}}));
-  const ValueId heads = g.node(kTranspose, {copied}, attributes({{"perm", std::vector<int64_t>{0, 2, 1, 3}}}));
-  const ValueId merged = g.node(kReshape, {heads, g.concat({g.size_of_axis(tokens, 0), g.integers({2}), g.integers({4}), g.size_of_axis(tokens, 1), g.integers({8})})});
+  const ValueId copied =
+      g.node(kReshape,
+             {tokens, g.concat({g.size_of_axis(tokens, 0), g.size_of_axis(tokens, 1),
+                                g.integers({8}), g.integers({8})})},
+             attributes({{"allowzero", int64_t{1}}}));
+  const ValueId heads =
+      g.node(kTranspose, {copied}, attributes({{"perm", std::vector<int64_t>{0, 2, 1, 3}}}));
+  const ValueId merged = g.node(
+      kReshape, {heads, g.concat({g.size_of_axis(tokens, 0), g.integers({2}), g.integers({4}),
+                                  g.size_of_axis(tokens, 1), g.integers({8})})});
   g.fold({solved, copied, merged});
   EXPECT_THAT(target_of(g.graph, solved), ElementsAre(-1, 192, 196));
   EXPECT_THAT(target_of(g.graph, copied), ElementsAre(0, -1, 8, 8));
@@ -133,7 +143,8 @@ TEST(FoldConstants, TwoUnmatchedSizesStayComputed) {
 TEST(FoldConstants, ExpandOfASharedDimensionIsAConstant) {
   Folding g;
   const ValueId x = g.input("x", {dim("batch"), dim(4), dim(1), dim("length")});
-  const ValueId target = g.concat({g.size_of_axis(x, 0), g.integers({4}), g.integers({2}), g.size_of_axis(x, 3)});
+  const ValueId target =
+      g.concat({g.size_of_axis(x, 0), g.integers({4}), g.integers({2}), g.size_of_axis(x, 3)});
   const ValueId y = g.node(kExpand, {x, target});
   g.fold({y});
   EXPECT_THAT(target_of(g.graph, y), ElementsAre(1, 1, 2, 1));
@@ -145,14 +156,19 @@ TEST(FoldConstants, ExpandToTheBatchHasOneForm) {
     Folding g;
     const ValueId x = g.input("x", {dim("batch"), dim(4), dim(8)});
     const ValueId ones = g.integers({legacy ? -1 : 1});
-    ValueId shape = g.concat({legacy ? g.size_of_axis(x, 0) : g.node(kShape, {x}, attributes({{"end", int64_t{1}}})), ones, ones});
+    ValueId shape = g.concat(
+        {legacy ? g.size_of_axis(x, 0) : g.node(kShape, {x}, attributes({{"end", int64_t{1}}})),
+         ones, ones});
     if (legacy) {   // torch's expand(batch, -1, -1): -1 becomes 1
       shape = g.node(kReshape, {shape, g.integers({-1})});
-      const ValueId filled = g.node(kConstantOfShape, {g.node(kShape, {shape})}, attributes({{"value", Tensor::of<int64_t>({1}, std::vector<int64_t>{1})}}));
+      const ValueId filled =
+          g.node(kConstantOfShape, {g.node(kShape, {shape})},
+                 attributes({{"value", Tensor::of<int64_t>({1}, std::vector<int64_t>{1})}}));
       const ValueId is_open = g.node(kEqual, {shape, g.node(kMul, {filled, g.integer(-1)})});
       shape = g.node(kWhere, {is_open, filled, shape});
     }
-    const ValueId token = g.node(kExpand, {g.floats("token", {1, 1, 8}, std::vector<float>(8, 1)), shape}, {}, "expand");
+    const ValueId token = g.node(
+        kExpand, {g.floats("token", {1, 1, 8}, std::vector<float>(8, 1)), shape}, {}, "expand");
     const ValueId y = g.node(kConcat, {token, x}, attributes({{"axis", int64_t{1}}}), "cat");
     g.fold({y});
     return g.graph;
@@ -174,8 +190,9 @@ TEST(FoldConstants, KnownDimensionsFeedFloatArithmetic) {
   const ValueId y = g.node(kMul, {x, g.node(kReciprocal, {g.node(kSqrt, {width})})});
   g.fold({y});
   ASSERT_THAT(ops(g.graph), ElementsAre(kMul));
-  EXPECT_THAT(g.graph.value(g.graph.node(g.graph.order()[0]).inputs[1]).constant->as<float>(), ElementsAre(0.125F));
+  EXPECT_THAT(g.graph.value(g.graph.node(g.graph.order()[0]).inputs[1]).constant->as<float>(),
+              ElementsAre(0.125F));
 }
 
-}  // namespace
-}  // namespace repquant
+}   // namespace
+}   // namespace repquant

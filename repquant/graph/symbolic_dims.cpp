@@ -22,25 +22,46 @@ Dim dim_of(const DimElement& element) {
 
 bool keeps_shape(OpKind op) {
   switch (op) {
-    case OpKind::kLayerNorm: case OpKind::kRmsNorm: case OpKind::kBatchNorm: case OpKind::kSoftmax:
-    case OpKind::kLogSoftmax: case OpKind::kIdentity: case OpKind::kCast: case OpKind::kGelu:
-    case OpKind::kSilu: case OpKind::kRelu: case OpKind::kLeakyRelu: case OpKind::kSigmoid: case OpKind::kTanh:
-    case OpKind::kErf: case OpKind::kExp: case OpKind::kLog: case OpKind::kSqrt: case OpKind::kNeg:
-    case OpKind::kReciprocal: case OpKind::kAbs: case OpKind::kHardSwish: case OpKind::kHardSigmoid:
-    case OpKind::kClip: case OpKind::kDropout: case OpKind::kNot:
-      return true;
-    default:
-      return false;
+    case OpKind::kLayerNorm:
+    case OpKind::kRmsNorm:
+    case OpKind::kBatchNorm:
+    case OpKind::kSoftmax:
+    case OpKind::kLogSoftmax:
+    case OpKind::kIdentity:
+    case OpKind::kCast:
+    case OpKind::kGelu:
+    case OpKind::kSilu:
+    case OpKind::kRelu:
+    case OpKind::kLeakyRelu:
+    case OpKind::kSigmoid:
+    case OpKind::kTanh:
+    case OpKind::kErf:
+    case OpKind::kExp:
+    case OpKind::kLog:
+    case OpKind::kSqrt:
+    case OpKind::kNeg:
+    case OpKind::kReciprocal:
+    case OpKind::kAbs:
+    case OpKind::kHardSwish:
+    case OpKind::kHardSigmoid:
+    case OpKind::kClip:
+    case OpKind::kDropout:
+    case OpKind::kNot: return true;
+    default: return false;
   }
 }
 
 bool broadcasts(OpKind op) {
   switch (op) {
-    case OpKind::kAdd: case OpKind::kSub: case OpKind::kMul: case OpKind::kDiv: case OpKind::kPow:
-    case OpKind::kWhere: case OpKind::kMax: case OpKind::kMin:
-      return true;
-    default:
-      return false;
+    case OpKind::kAdd:
+    case OpKind::kSub:
+    case OpKind::kMul:
+    case OpKind::kDiv:
+    case OpKind::kPow:
+    case OpKind::kWhere:
+    case OpKind::kMax:
+    case OpKind::kMin: return true;
+    default: return false;
   }
 }
 
@@ -95,7 +116,7 @@ DimElement arithmetic(OpKind op, const DimElement& a, const DimElement& b) {
   return {};
 }
 
-}  // namespace
+}   // namespace
 
 bool DimVector::all_known() const {
   return std::all_of(elements.begin(), elements.end(), [](const DimElement& e) { return e.known; });
@@ -153,7 +174,8 @@ void SymbolicDims::visit(const Node& node) {
     own = std::move(better);
   } else if (own->size() == better->size()) {
     for (size_t d = 0; d < own->size(); ++d) {
-      if (!(*own)[d].known() && ((*own)[d].symbol.empty() || (*better)[d].known())) (*own)[d] = (*better)[d];
+      if (!(*own)[d].known() && ((*own)[d].symbol.empty() || (*better)[d].known()))
+        (*own)[d] = (*better)[d];
     }
   }
 }
@@ -197,7 +219,8 @@ std::optional<SymbolicShape> SymbolicDims::output_shape(const Node& node) const 
 std::optional<SymbolicShape> SymbolicDims::reshaped(const Node& node) const {
   const DimVector* target = node.inputs.size() > 1 ? vector(node.inputs[1]) : nullptr;
   if (!target) return std::nullopt;
-  return resolve_reshape(*shape(node.inputs[0]), target->elements, node.attrs.integer("allowzero", 0) != 0);
+  return resolve_reshape(*shape(node.inputs[0]), target->elements,
+                         node.attrs.integer("allowzero", 0) != 0);
 }
 
 std::optional<DimVector> SymbolicDims::output_vector(const Node& node) {
@@ -211,7 +234,9 @@ std::optional<DimVector> SymbolicDims::output_vector(const Node& node) {
       return std::nullopt;
     }
     const auto rank = static_cast<int64_t>(dims.size());
-    const auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
+    const auto clamp = [&](int64_t v) {
+      return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank);
+    };
     const int64_t start = clamp(node.attrs.integer("start", 0));
     const int64_t end = std::max(start, clamp(node.attrs.integer("end", rank)));
     return DimVector{{end - start}, DType::kI64, {dims.begin() + start, dims.begin() + end}};
@@ -225,9 +250,14 @@ std::optional<DimVector> SymbolicDims::moved(const Node& node) {
   size_t data = 1;   // how many inputs, from the first, are data
   switch (node.op) {
     case OpKind::kConcat: data = node.inputs.size(); break;
-    case OpKind::kGather: case OpKind::kSlice: case OpKind::kSqueeze: case OpKind::kUnsqueeze:
-    case OpKind::kReshape: case OpKind::kIdentity: case OpKind::kCast: case OpKind::kExpand:
-      break;
+    case OpKind::kGather:
+    case OpKind::kSlice:
+    case OpKind::kSqueeze:
+    case OpKind::kUnsqueeze:
+    case OpKind::kReshape:
+    case OpKind::kIdentity:
+    case OpKind::kCast:
+    case OpKind::kExpand: break;
     default: return std::nullopt;
   }
   std::vector<DimElement> pool;
@@ -248,10 +278,12 @@ std::optional<DimVector> SymbolicDims::moved(const Node& node) {
   Node mover = node;
   if (node.op == OpKind::kCast) mover.op = OpKind::kIdentity;
   const auto result = reference::evaluate_node(mover, inputs);
-  if (!result || result->front().rank() > 1 || result->front().size() > kLongestVector) return std::nullopt;
+  if (!result || result->front().rank() > 1 || result->front().size() > kLongestVector)
+    return std::nullopt;
   const Tensor& positions = result->front();
   DimVector out{positions.shape(), graph_.value(node.outputs[0]).dtype, {}};
-  for (const int64_t p : positions.as<int64_t>()) out.elements.push_back(pool[static_cast<size_t>(p)]);
+  for (const int64_t p : positions.as<int64_t>())
+    out.elements.push_back(pool[static_cast<size_t>(p)]);
   if (node.op != OpKind::kCast) {
     out.dtype = vector(node.inputs[0])->dtype;
   } else if (!reference::is_integer(out.dtype)) {
@@ -268,7 +300,8 @@ std::optional<DimVector> SymbolicDims::computed(const Node& node) const {
     const DimVector* v = vector(id);
     if (!v) return std::nullopt;
     in.push_back(v);
-    if (v->shape.size() == 1) shape = {std::max<int64_t>(shape.empty() ? 1 : shape[0], v->shape[0])};
+    if (v->shape.size() == 1)
+      shape = {std::max<int64_t>(shape.empty() ? 1 : shape[0], v->shape[0])};
     count = std::max(count, v->elements.size());
   }
   for (const DimVector* v : in) {
@@ -278,7 +311,8 @@ std::optional<DimVector> SymbolicDims::computed(const Node& node) const {
   for (size_t i = 0; i < count; ++i) {
     if (node.op == OpKind::kWhere && in.size() == 3) {
       const DimElement& condition = at(*in[0], i);
-      out.elements.push_back(!condition.known ? DimElement{} : at(*in[condition.value != 0 ? 1 : 2], i));
+      out.elements.push_back(!condition.known ? DimElement{}
+                                              : at(*in[condition.value != 0 ? 1 : 2], i));
     } else if (in.size() == 2) {
       out.elements.push_back(arithmetic(node.op, at(*in[0], i), at(*in[1], i)));
     } else {
@@ -290,7 +324,8 @@ std::optional<DimVector> SymbolicDims::computed(const Node& node) const {
 }
 
 std::optional<SymbolicShape> resolve_reshape(const SymbolicShape& input,
-                                             const std::vector<DimElement>& target, bool keep_zero) {
+                                             const std::vector<DimElement>& target,
+                                             bool keep_zero) {
   SymbolicShape out;
   ptrdiff_t open = -1;
   for (size_t d = 0; d < target.size(); ++d) {
@@ -332,4 +367,4 @@ std::optional<SymbolicShape> resolve_reshape(const SymbolicShape& input,
   return out;
 }
 
-}  // namespace repquant
+}   // namespace repquant

@@ -12,13 +12,13 @@ namespace repquant {
 // One element of an integer tensor: a number, the size of a dimension, or neither.
 struct DimElement {
   bool known = false;
-  int64_t value = 0;      // when known; may be negative
-  std::string symbol;     // when not known: the dimension it equals, or ""
+  int64_t value = 0;    // when known; may be negative
+  std::string symbol;   // when not known: the dimension it equals, or ""
   bool operator==(const DimElement&) const = default;
 };
 
 struct DimVector {
-  Shape shape;            // rank 0 or 1
+  Shape shape;   // rank 0 or 1
   DType dtype = DType::kI64;
   std::vector<DimElement> elements;
   bool all_known() const;
@@ -54,4 +54,4 @@ class SymbolicDims {
 std::optional<SymbolicShape> resolve_reshape(const SymbolicShape& input,
                                              const std::vector<DimElement>& target, bool keep_zero);
 
-}  // namespace repquant
+}   // namespace repquant

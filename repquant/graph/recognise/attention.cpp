@@ -11,10 +11,10 @@ namespace repquant::patterns {
 namespace {
 
 struct Scores {
-  const Node* product = nullptr;         // MatMul of queries and keys
-  double scale = 1;                      // between the product and the softmax
-  ValueId head_scale = kNoValue;         // a constant factor a head, [H, 1, 1]
-  std::vector<MaskTerm> terms;           // added after the scale
+  const Node* product = nullptr;   // MatMul of queries and keys
+  double scale = 1;                // between the product and the softmax
+  ValueId head_scale = kNoValue;   // a constant factor a head, [H, 1, 1]
+  std::vector<MaskTerm> terms;     // added after the scale
 };
 
 std::optional<int64_t> per_head(const Matcher& m, ValueId id) {
@@ -22,7 +22,8 @@ std::optional<int64_t> per_head(const Matcher& m, ValueId id) {
   if (!t || t->dtype() != DType::kF32 || t->rank() < 3) return std::nullopt;
   const Shape& s = t->shape();
   const int64_t heads = s[s.size() - 3];
-  return s.back() == 1 && s[s.size() - 2] == 1 && heads == t->size() ? std::optional(heads) : std::nullopt;
+  return s.back() == 1 && s[s.size() - 2] == 1 && heads == t->size() ? std::optional(heads)
+                                                                     : std::nullopt;
 }
 
 bool collect_scores(Matcher& m, ValueId at, Scores& out, int depth);
@@ -32,7 +33,8 @@ bool collect_where(Matcher& m, const Node& node, Scores& out, int depth) {
     const auto fill = m.scalar(node.inputs[3 - kept]);
     if (!fill || out.scale != 1 || out.head_scale != kNoValue) continue;
     const size_t terms = out.terms.size();
-    out.terms.push_back({node.inputs[0], kept == 1 ? MaskTerm::kKeepWhere : MaskTerm::kFillWhere, *fill});
+    out.terms.push_back(
+        {node.inputs[0], kept == 1 ? MaskTerm::kKeepWhere : MaskTerm::kFillWhere, *fill});
     if (collect_scores(m, node.inputs[kept], out, depth)) return true;
     out.terms.resize(terms);
   }
@@ -62,19 +64,22 @@ bool collect_scores(Matcher& m, ValueId at, Scores& out, int depth) {
     case OpKind::kAdd: return collect_add(m, *node, out, depth - 1);
     case OpKind::kWhere: return collect_where(m, *node, out, depth - 1);
     case OpKind::kReshape: {
-      const auto window = out.scale == 1 && out.head_scale == kNoValue ? window_mask(m, *node) : std::nullopt;
+      const auto window =
+          out.scale == 1 && out.head_scale == kNoValue ? window_mask(m, *node) : std::nullopt;
       if (!window) return false;
       out.terms.push_back(window->term);
       return collect_scores(m, window->scores, out, depth - 1);
     }
-    case OpKind::kMul: case OpKind::kDiv: break;
+    case OpKind::kMul:
+    case OpKind::kDiv: break;
     default: return false;
   }
   const auto operands = m.with_constant(*node);
   if (!operands) return false;
   if (const auto factor = m.scalar(operands->constant)) {
     out.scale *= node->op == OpKind::kMul ? *factor : 1 / *factor;
-  } else if (node->op == OpKind::kMul && per_head(m, operands->constant) && out.head_scale == kNoValue) {
+  } else if (node->op == OpKind::kMul && per_head(m, operands->constant) &&
+             out.head_scale == kNoValue) {
     out.head_scale = operands->constant;
   } else {
     return false;
@@ -92,17 +97,20 @@ struct Parts {
 std::optional<Parts> find_parts(Matcher& m, const Node& softmax) {
   const SymbolicShape* shape = m.shape(softmax.inputs[0]);
   if (!shape || shape->size() < 3) return std::nullopt;
-  const int64_t axis = softmax.attrs.integer("axis", -1), rank = static_cast<int64_t>(shape->size());
+  const int64_t axis = softmax.attrs.integer("axis", -1),
+                rank = static_cast<int64_t>(shape->size());
   if (axis != -1 && axis != rank - 1) return std::nullopt;
   Parts p;
   if (!collect_scores(m, softmax.inputs[0], p.scores, 8)) return std::nullopt;
   ValueId probabilities = softmax.outputs[0];
-  while (m.read_once(probabilities) && m.graph().node(m.readers(probabilities)[0]).op == OpKind::kCast) {
+  while (m.read_once(probabilities) &&
+         m.graph().node(m.readers(probabilities)[0]).op == OpKind::kCast) {
     probabilities = m.graph().node(m.readers(probabilities)[0]).outputs[0];
   }
   if (!m.read_once(probabilities)) return std::nullopt;
   const Node& second = m.graph().node(m.readers(probabilities)[0]);
-  if (second.op != OpKind::kMatMul || second.inputs[0] != probabilities || m.constant(second.inputs[1])) {
+  if (second.op != OpKind::kMatMul || second.inputs[0] != probabilities ||
+      m.constant(second.inputs[1])) {
     return std::nullopt;
   }
   const bool head_axis = rank >= 4;
@@ -135,7 +143,8 @@ struct Builder {
     return output;
   }
   ValueId integers(const std::string& part, const std::vector<int64_t>& values) {
-    return m.add_constant(name + "." + part, Tensor::of<int64_t>({static_cast<int64_t>(values.size())}, values));
+    return m.add_constant(name + "." + part,
+                          Tensor::of<int64_t>({static_cast<int64_t>(values.size())}, values));
   }
 };
 
@@ -154,7 +163,8 @@ ValueId merge_heads(Builder& b, const Source& source, const std::string& part, s
 // Three parts of one value that follow each other and cover it: one split. Empty: not so.
 std::vector<ValueId> split_sources(Builder& b, const std::array<Source, 3>& sources) {
   std::vector<size_t> order{0, 1, 2};
-  std::sort(order.begin(), order.end(), [&](size_t i, size_t j) { return sources[i].offset < sources[j].offset; });
+  std::sort(order.begin(), order.end(),
+            [&](size_t i, size_t j) { return sources[i].offset < sources[j].offset; });
   std::vector<int64_t> sizes;
   int64_t at = 0;
   for (const size_t i : order) {
@@ -164,7 +174,11 @@ std::vector<ValueId> split_sources(Builder& b, const std::array<Source, 3>& sour
     at += sizes.back();
   }
   if (at != sources[0].channels) return {};
-  Node split{OpKind::kSplit, b.name + ".split", {sources[0].base, b.integers("split.sizes", sizes)}, {}, {}};
+  Node split{OpKind::kSplit,
+             b.name + ".split",
+             {sources[0].base, b.integers("split.sizes", sizes)},
+             {},
+             {}};
   split.attrs.set("axis", int64_t{-1});
   std::vector<ValueId> parts(3);
   const char* const names[] = {"q", "k", "v"};
@@ -176,13 +190,15 @@ std::vector<ValueId> split_sources(Builder& b, const std::array<Source, 3>& sour
   return parts;
 }
 
-ValueId flat_source(Builder& b, const Source& source, const std::string& part, size_t operand_rank) {
+ValueId flat_source(Builder& b, const Source& source, const std::string& part,
+                    size_t operand_rank) {
   if (source.headed) return merge_heads(b, source, part, operand_rank);
   const int64_t size = source.heads * source.width;
   if (source.offset == 0 && size == source.channels) return source.base;
-  return b.add(OpKind::kSlice, part,
-               {source.base, b.integers(part + ".start", {source.offset}),
-                b.integers(part + ".end", {source.offset + size}), b.integers(part + ".axis", {-1})});
+  return b.add(
+      OpKind::kSlice, part,
+      {source.base, b.integers(part + ".start", {source.offset}),
+       b.integers(part + ".end", {source.offset + size}), b.integers(part + ".axis", {-1})});
 }
 
 // A factor a head becomes one a channel of the queries.
@@ -190,7 +206,8 @@ ValueId scaled_queries(Builder& b, ValueId q, ValueId factors, int64_t heads, in
   const Tensor* t = b.m.constant(factors);
   Tensor per_channel(DType::kF32, {heads * width});
   for (int64_t i = 0; i < heads * width; ++i) {
-    per_channel.as<float>()[static_cast<size_t>(i)] = t->as<float>()[static_cast<size_t>(i / width)];
+    per_channel.as<float>()[static_cast<size_t>(i)] =
+        t->as<float>()[static_cast<size_t>(i / width)];
   }
   const ValueId constant = b.m.add_constant(b.name + ".head_scale", std::move(per_channel));
   return b.add(OpKind::kMul, "scaled", {q, constant});
@@ -210,7 +227,8 @@ std::vector<ValueId> flat_sources(Builder& b, const Parts& p, size_t operand_ran
 
 ValueId mask_value(Builder& b, const MaskTerm& term) {
   if (term.kind == MaskTerm::kAdded) return term.value;
-  const ValueId fill = b.m.add_constant(b.name + ".fill", Tensor::scalar(static_cast<float>(term.fill)));
+  const ValueId fill =
+      b.m.add_constant(b.name + ".fill", Tensor::scalar(static_cast<float>(term.fill)));
   const ValueId zero = b.m.add_constant(b.name + ".zero", Tensor::scalar(0.0F));
   const bool fills = term.kind == MaskTerm::kFillWhere;
   return b.add(OpKind::kWhere, "mask", {term.value, fills ? fill : zero, fills ? zero : fill});
@@ -224,7 +242,8 @@ void match(Matcher& m, const Node& softmax) {
   const auto p = find_parts(m, softmax);
   if (!p || !head_scale_fits(m, *p)) return;
   const size_t rank = m.shape(softmax.inputs[0])->size();
-  const auto mask = combine_mask(m, p->scores.terms, m.shape(p->scores.product->outputs[0]), rank >= 4);
+  const auto mask =
+      combine_mask(m, p->scores.terms, m.shape(p->scores.product->outputs[0]), rank >= 4);
   if (!mask) return;
   Builder b{m, softmax.name, {}};
   std::vector<ValueId> inputs = flat_sources(b, *p, rank);
@@ -239,7 +258,11 @@ void match(Matcher& m, const Node& softmax) {
   node.attrs.set("kv_heads", p->k.heads);
   node.attrs.set("scale", static_cast<float>(p->scores.scale * p->q.scale * p->k.scale));
   node.attrs.set("causal", int64_t{mask->causal});
-  Rewrite rewrite{"multi_head_attention", softmax.name, {p->q.base, p->k.base, p->v.base}, {p->merged.value}, {}};
+  Rewrite rewrite{"multi_head_attention",
+                  softmax.name,
+                  {p->q.base, p->k.base, p->v.base},
+                  {p->merged.value},
+                  {}};
   for (const MaskTerm& term : mask->terms) rewrite.inputs.push_back(term.value);
   rewrite.sample = Sample::kShape;
   rewrite.once = true;
@@ -255,7 +278,7 @@ void match(Matcher& m, const Node& softmax) {
   m.apply(std::move(rewrite));
 }
 
-}  // namespace
+}   // namespace
 
 void recognise_attention(Matcher& m) {
   for (const NodeId id : std::vector<NodeId>(m.graph().order())) {
@@ -265,4 +288,4 @@ void recognise_attention(Matcher& m) {
   }
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

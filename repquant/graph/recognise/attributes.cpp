@@ -19,7 +19,8 @@ void canonical_attributes(Graph& graph) {
     if (node.op == OpKind::kLayerNorm || node.op == OpKind::kRmsNorm) {
       const auto& shape = graph.value(node.inputs[0]).shape;
       const int64_t axis = node.attrs.integer("axis", -1);
-      kept.set("axis", shape && axis == static_cast<int64_t>(shape->size()) - 1 ? int64_t{-1} : axis);
+      kept.set("axis",
+               shape && axis == static_cast<int64_t>(shape->size()) - 1 ? int64_t{-1} : axis);
       kept.set("epsilon", node.attrs.real("epsilon", 1e-5F));
     }
     if (node.op == OpKind::kSoftmax) kept.set("axis", node.attrs.integer("axis", -1));
@@ -28,4 +29,4 @@ void canonical_attributes(Graph& graph) {
   }
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

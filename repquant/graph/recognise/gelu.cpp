@@ -10,7 +10,7 @@ ScalarTarget gelu(const std::string& form) {
   return target;
 }
 
-}  // namespace
+}   // namespace
 
 void recognise_gelu(Matcher& m) {
   const std::vector<ScalarTarget> erf{gelu("none")}, tanh{gelu("tanh")};
@@ -18,4 +18,4 @@ void recognise_gelu(Matcher& m) {
   recognise_scalar_functions(m, OpKind::kTanh, tanh);
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

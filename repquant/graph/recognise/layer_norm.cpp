@@ -29,7 +29,7 @@ void match(Matcher& m, const Node& node) {
              affine_after(m, node.outputs[0], *channels, true));
 }
 
-}  // namespace
+}   // namespace
 
 void recognise_layer_norm(Matcher& m) {
   for (const NodeId id : std::vector<NodeId>(m.graph().order())) {
@@ -38,4 +38,4 @@ void recognise_layer_norm(Matcher& m) {
   }
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -12,12 +12,18 @@ constexpr int64_t kMostElements = 1 << 24;
 
 bool moves_data(OpKind op) {
   switch (op) {
-    case OpKind::kReshape: case OpKind::kTranspose: case OpKind::kSqueeze: case OpKind::kUnsqueeze:
-    case OpKind::kSlice: case OpKind::kSplit: case OpKind::kGather: case OpKind::kFlatten:
-    case OpKind::kExpand: case OpKind::kTile: case OpKind::kIdentity:
-      return true;
-    default:
-      return false;
+    case OpKind::kReshape:
+    case OpKind::kTranspose:
+    case OpKind::kSqueeze:
+    case OpKind::kUnsqueeze:
+    case OpKind::kSlice:
+    case OpKind::kSplit:
+    case OpKind::kGather:
+    case OpKind::kFlatten:
+    case OpKind::kExpand:
+    case OpKind::kTile:
+    case OpKind::kIdentity: return true;
+    default: return false;
   }
 }
 
@@ -37,8 +43,8 @@ std::optional<double> factor_of(const Matcher& m, const Node& node) {
 }
 
 struct Step {
-  ValueId value;         // before it
-  double factor;         // what it multiplies with; a view: 1
+  ValueId value;   // before it
+  double factor;   // what it multiplies with; a view: 1
   bool view;
   NodeId node;
 };
@@ -65,7 +71,8 @@ Tensor positions(const Shape& shape) {
 }
 
 // The operand's elements as positions in steps[from - 1].value (or in the operand itself: from 0).
-std::optional<Tensor> run_views(Matcher& m, ValueId operand, const std::vector<Step>& steps, size_t from) {
+std::optional<Tensor> run_views(Matcher& m, ValueId operand, const std::vector<Step>& steps,
+                                size_t from) {
   const ValueId base = from == 0 ? operand : steps[from - 1].value;
   const auto shape = m.trial_shape(base);
   if (!shape || element_count(*shape) > kMostElements) return std::nullopt;
@@ -74,7 +81,8 @@ std::optional<Tensor> run_views(Matcher& m, ValueId operand, const std::vector<S
     if (!steps[i].view) continue;
     const Node& node = m.graph().node(steps[i].node);
     std::vector<const Tensor*> inputs{&current};
-    for (size_t k = 1; k < node.inputs.size(); ++k) inputs.push_back(node.inputs[k] == kNoValue ? nullptr : m.constant(node.inputs[k]));
+    for (size_t k = 1; k < node.inputs.size(); ++k)
+      inputs.push_back(node.inputs[k] == kNoValue ? nullptr : m.constant(node.inputs[k]));
     auto outputs = reference::evaluate_node(node, inputs);
     if (!outputs) return std::nullopt;
     const ValueId wanted = i == 0 ? operand : steps[i - 1].value;
@@ -104,7 +112,8 @@ struct Strides {
 };
 
 // Is every element where `strides` and groups of `repeat` heads put it?
-bool lies_at(const Tensor& at, const Sizes& s, Operand kind, const Strides& strides, int64_t repeat) {
+bool lies_at(const Tensor& at, const Sizes& s, Operand kind, const Strides& strides,
+             int64_t repeat) {
   const auto value = at.as<int64_t>();
   size_t i = 0;
   const bool rows = kind == Operand::kRowsByHead;
@@ -125,11 +134,13 @@ bool lies_at(const Tensor& at, const Sizes& s, Operand kind, const Strides& stri
 }
 
 bool same_lead(const Shape& a, size_t a_tail, const Shape& b, size_t b_tail) {
-  return a.size() - a_tail == b.size() - b_tail && std::equal(a.begin(), a.end() - static_cast<ptrdiff_t>(a_tail), b.begin());
+  return a.size() - a_tail == b.size() - b_tail &&
+         std::equal(a.begin(), a.end() - static_cast<ptrdiff_t>(a_tail), b.begin());
 }
 
 // How many operand heads share one head of the base: the smallest group that explains all elements.
-std::optional<int64_t> find_repeat(const Tensor& at, const Sizes& s, Operand kind, const Strides& strides) {
+std::optional<int64_t> find_repeat(const Tensor& at, const Sizes& s, Operand kind,
+                                   const Strides& strides) {
   for (int64_t repeat = 1; repeat <= s.heads; ++repeat) {
     if (s.heads % repeat == 0 && lies_at(at, s, kind, strides, repeat)) return repeat;
   }
@@ -138,8 +149,10 @@ std::optional<int64_t> find_repeat(const Tensor& at, const Sizes& s, Operand kin
 
 std::optional<Source> as_flat(const Tensor& at, const Shape& base, Operand kind, bool head_axis) {
   const auto s = operand_sizes(at.shape(), kind, head_axis);
-  if (!s || base.size() < 2 || at.size() == 0 || !same_lead(at.shape(), head_axis ? 3 : 2, base, 2)) return std::nullopt;
-  const int64_t tokens = base[base.size() - 2], channels = base.back(), offset = at.as<int64_t>()[0];
+  if (!s || base.size() < 2 || at.size() == 0 || !same_lead(at.shape(), head_axis ? 3 : 2, base, 2))
+    return std::nullopt;
+  const int64_t tokens = base[base.size() - 2], channels = base.back(),
+                offset = at.as<int64_t>()[0];
   if (tokens != s->tokens || offset >= channels) return std::nullopt;
   const auto repeat = find_repeat(at, *s, kind, {tokens * channels, s->width, channels, 1, offset});
   if (!repeat || offset + s->heads / *repeat * s->width > channels) return std::nullopt;
@@ -148,9 +161,11 @@ std::optional<Source> as_flat(const Tensor& at, const Shape& base, Operand kind,
 
 std::optional<Source> as_headed(const Tensor& at, const Shape& base, Operand kind, bool head_axis) {
   const auto s = operand_sizes(at.shape(), kind, head_axis);
-  if (!s || !head_axis || base.size() < 3 || at.size() == 0 || !same_lead(at.shape(), 3, base, 3)) return std::nullopt;
+  if (!s || !head_axis || base.size() < 3 || at.size() == 0 || !same_lead(at.shape(), 3, base, 3))
+    return std::nullopt;
   const int64_t heads = base[base.size() - 3];
-  if (base[base.size() - 2] != s->tokens || base.back() != s->width || heads == 0 || s->heads % heads != 0) {
+  if (base[base.size() - 2] != s->tokens || base.back() != s->width || heads == 0 ||
+      s->heads % heads != 0) {
     return std::nullopt;
   }
   const int64_t head = s->tokens * s->width;
@@ -159,7 +174,7 @@ std::optional<Source> as_headed(const Tensor& at, const Shape& base, Operand kin
   return Source{kNoValue, true, 0, heads * s->width, heads, s->width, 1};
 }
 
-}  // namespace
+}   // namespace
 
 std::optional<Source> trace_source(Matcher& m, ValueId operand, Operand kind, bool head_axis) {
   const auto steps = steps_before(m, operand);
@@ -167,12 +182,14 @@ std::optional<Source> trace_source(Matcher& m, ValueId operand, Operand kind, bo
     for (size_t from = steps.size() + 1; from-- > 0;) {
       const ValueId base = from == 0 ? operand : steps[from - 1].value;
       const SymbolicShape* rank = m.shape(base);
-      const size_t wanted = m.shape(operand) ? m.shape(operand)->size() - (head_axis && !headed ? 1 : 0) : 0;
+      const size_t wanted =
+          m.shape(operand) ? m.shape(operand)->size() - (head_axis && !headed ? 1 : 0) : 0;
       if (!rank || rank->size() != wanted || (headed && !head_axis)) continue;
       const auto shape = m.trial_shape(base);
       const auto at = shape ? run_views(m, operand, steps, from) : std::nullopt;
       if (!at) continue;
-      auto source = headed ? as_headed(*at, *shape, kind, head_axis) : as_flat(*at, *shape, kind, head_axis);
+      auto source =
+          headed ? as_headed(*at, *shape, kind, head_axis) : as_flat(*at, *shape, kind, head_axis);
       if (!source) continue;
       source->base = base;
       for (size_t i = 0; i < from; ++i) source->scale *= steps[i].factor;
@@ -190,20 +207,25 @@ std::optional<Merged> merged_heads(Matcher& m, ValueId result, bool head_axis) {
   Shape wanted(start->begin(), start->end() - 3);
   wanted.insert(wanted.end(), {s->tokens, s->heads * s->width});
   Tensor current = positions(*start);
-  const std::vector<int64_t> strides{s->heads * s->tokens * s->width, s->width, s->tokens * s->width, 1};
-  const Tensor order = reference::strided_copy(current, {s->lead, s->tokens, s->heads, s->width},
-                                               std::vector<int64_t>{strides[0], strides[1], strides[2], 1}, 0);
+  const std::vector<int64_t> strides{s->heads * s->tokens * s->width, s->width,
+                                     s->tokens * s->width, 1};
+  const Tensor order =
+      reference::strided_copy(current, {s->lead, s->tokens, s->heads, s->width},
+                              std::vector<int64_t>{strides[0], strides[1], strides[2], 1}, 0);
   std::optional<Merged> best;
   for (ValueId at = result; m.read_once(at);) {
     const Node& node = m.graph().node(m.readers(at)[0]);
     if (!is_view(m, node) || node.outputs.size() != 1) break;
     std::vector<const Tensor*> inputs{&current};
-    for (size_t k = 1; k < node.inputs.size(); ++k) inputs.push_back(node.inputs[k] == kNoValue ? nullptr : m.constant(node.inputs[k]));
+    for (size_t k = 1; k < node.inputs.size(); ++k)
+      inputs.push_back(node.inputs[k] == kNoValue ? nullptr : m.constant(node.inputs[k]));
     auto outputs = reference::evaluate_node(node, inputs);
     if (!outputs) break;
     current = std::move(outputs->front());
     at = node.outputs[0];
-    if (current.bytes() != order.bytes() || std::memcmp(current.data(), order.data(), order.bytes()) != 0) continue;
+    if (current.bytes() != order.bytes() ||
+        std::memcmp(current.data(), order.data(), order.bytes()) != 0)
+      continue;
     const bool exact = current.shape() == wanted;
     if (exact) return Merged{at, true};
     if (!best && node.op == OpKind::kReshape) best = Merged{at, false};
@@ -211,4 +233,4 @@ std::optional<Merged> merged_heads(Matcher& m, ValueId result, bool head_axis) {
   return best;
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

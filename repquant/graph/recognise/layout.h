@@ -13,12 +13,12 @@ enum class Operand {
 
 struct Source {
   ValueId base = kNoValue;
-  bool headed = false;     // base is [.., KV, T, d]; else [.., T, C]
-  int64_t offset = 0;      // not headed: the operand is C's slice [offset, offset + heads * width)
-  int64_t channels = 0;    // C
-  int64_t heads = 0;       // KV: 1 or more operand heads read each
-  int64_t width = 0;       // d
-  double scale = 1;        // product of the constants met on the way
+  bool headed = false;    // base is [.., KV, T, d]; else [.., T, C]
+  int64_t offset = 0;     // not headed: the operand is C's slice [offset, offset + heads * width)
+  int64_t channels = 0;   // C
+  int64_t heads = 0;      // KV: 1 or more operand heads read each
+  int64_t width = 0;      // d
+  double scale = 1;       // product of the constants met on the way
 };
 
 // The earliest value before `operand` from which it is gathered in head order. nullopt: none, not even
@@ -33,4 +33,4 @@ struct Merged {
 };
 std::optional<Merged> merged_heads(Matcher& m, ValueId result, bool head_axis);
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

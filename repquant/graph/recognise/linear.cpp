@@ -26,23 +26,27 @@ ValueId weight_of(Matcher& m, ValueId id, bool swap, float factor) {
 }
 
 // A constant that adds one number a channel, as [N]. nullopt: not one.
-std::optional<ValueId> bias_of(Matcher& m, ValueId id, int64_t n, std::optional<size_t> result_rank, float factor) {
+std::optional<ValueId> bias_of(Matcher& m, ValueId id, int64_t n, std::optional<size_t> result_rank,
+                               float factor) {
   const Tensor* b = m.constant(id);
   if (!b || b->dtype() != DType::kF32 || (b->size() != n && b->size() != 1)) return std::nullopt;
   if (b->size() == n && n != 1 && (b->rank() == 0 || b->shape().back() != n)) return std::nullopt;
-  if (b->rank() > 1 && (!result_rank || b->rank() > static_cast<int64_t>(*result_rank))) return std::nullopt;
+  if (b->rank() > 1 && (!result_rank || b->rank() > static_cast<int64_t>(*result_rank)))
+    return std::nullopt;
   if (b->rank() == 1 && b->size() == n && factor == 1.0F) return id;
   return m.derived(id, "bias" + std::to_string(n) + "," + std::to_string(factor), [&] {
     Tensor flat(DType::kF32, {n});
     const auto from = b->as<float>();
     for (int64_t i = 0; i < n; ++i) {
-      flat.as<float>()[static_cast<size_t>(i)] = factor * from[from.size() == 1 ? 0 : static_cast<size_t>(i)];
+      flat.as<float>()[static_cast<size_t>(i)] =
+          factor * from[from.size() == 1 ? 0 : static_cast<size_t>(i)];
     }
     return m.add_constant(m.graph().value(id).name, std::move(flat));
   });
 }
 
-Rewrite linear_rewrite(const Node& from, ValueId x, ValueId weight, std::optional<ValueId> bias, ValueId output) {
+Rewrite linear_rewrite(const Node& from, ValueId x, ValueId weight, std::optional<ValueId> bias,
+                       ValueId output) {
   Node node{OpKind::kLinear, from.name, {x, weight}, {output}, {}};
   if (bias) node.inputs.push_back(*bias);
   return {"linear", from.name, {x}, {output}, {std::move(node)}};
@@ -58,11 +62,13 @@ void match_matmul(Matcher& m, const Node& node) {
     const auto operands = next.op == OpKind::kAdd ? m.with_constant(next) : std::nullopt;
     if (operands) {
       const SymbolicShape* shape = m.shape(output);
-      bias = bias_of(m, operands->constant, w->shape()[1], shape ? std::optional(shape->size()) : std::nullopt, 1.0F);
+      bias = bias_of(m, operands->constant, w->shape()[1],
+                     shape ? std::optional(shape->size()) : std::nullopt, 1.0F);
       if (bias) output = next.outputs[0];
     }
   }
-  m.apply(linear_rewrite(node, node.inputs[0], weight_of(m, node.inputs[1], true, 1.0F), bias, output));
+  m.apply(
+      linear_rewrite(node, node.inputs[0], weight_of(m, node.inputs[1], true, 1.0F), bias, output));
 }
 
 void match_gemm(Matcher& m, const Node& node) {
@@ -93,7 +99,8 @@ std::optional<AddedParts> added_parts(Matcher& m, const Node& split, int64_t n) 
     if (!width || !m.read_once(part)) return std::nullopt;
     const Node& add = m.graph().node(m.readers(part)[0]);
     const auto operands = add.op == OpKind::kAdd ? m.with_constant(add) : std::nullopt;
-    const auto bias = operands ? bias_of(m, operands->constant, *width, std::nullopt, 1.0F) : std::nullopt;
+    const auto bias =
+        operands ? bias_of(m, operands->constant, *width, std::nullopt, 1.0F) : std::nullopt;
     if (!bias) return std::nullopt;
     const auto values = m.constant(*bias)->as<float>();
     all.insert(all.end(), values.begin(), values.end());
@@ -114,14 +121,19 @@ void match_split_bias(Matcher& m, const Node& split) {
   if (!parts) return;
   const ValueId whole = m.add_value(m.graph().value(split.inputs[0]).name);
   const ValueId bias = m.add_constant(linear->name + ".bias", std::move(parts->bias));
-  Node first{OpKind::kLinear, linear->name, {linear->inputs[0], linear->inputs[1], bias}, {whole}, {}};
+  Node first{
+      OpKind::kLinear, linear->name, {linear->inputs[0], linear->inputs[1], bias}, {whole}, {}};
   Node second = split;
   second.inputs[0] = whole;
   second.outputs = parts->outputs;
-  m.apply({"split_bias", split.name, {linear->inputs[0]}, parts->outputs, {std::move(first), std::move(second)}});
+  m.apply({"split_bias",
+           split.name,
+           {linear->inputs[0]},
+           parts->outputs,
+           {std::move(first), std::move(second)}});
 }
 
-}  // namespace
+}   // namespace
 
 void recognise_linear(Matcher& m) {
   for (const NodeId id : std::vector<NodeId>(m.graph().order())) {
@@ -139,4 +151,4 @@ void recognise_linear(Matcher& m) {
   }
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

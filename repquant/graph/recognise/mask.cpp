@@ -105,7 +105,7 @@ Tensor without_repetition(Tensor tensor) {
   return tensor;
 }
 
-}  // namespace
+}   // namespace
 
 std::optional<WindowMask> window_mask(Matcher& m, const Node& reshape) {
   const Node* add = m.producer(reshape.inputs[0], OpKind::kAdd);
@@ -114,7 +114,8 @@ std::optional<WindowMask> window_mask(Matcher& m, const Node& reshape) {
   if (!first) return std::nullopt;
   const auto inner = known_shape(m, first->outputs[0]), outer = known_shape(m, reshape.outputs[0]);
   const Tensor* mask = m.constant(operands->constant);
-  if (!inner || !outer || known_shape(m, first->inputs[0]) != outer || mask->dtype() != DType::kF32) {
+  if (!inner || !outer || known_shape(m, first->inputs[0]) != outer ||
+      mask->dtype() != DType::kF32) {
     return std::nullopt;
   }
   auto full = reference::expand_to(*mask, *inner);
@@ -136,7 +137,8 @@ std::optional<CombinedMask> combine_mask(Matcher& m, std::span<const MaskTerm> t
       out.causal = true;
     } else if (!value) {
       const SymbolicShape* shape = m.shape(term.value);
-      if (!shape || shape->size() > scores->size() || (!head_axis && shape->size() > 2)) return std::nullopt;
+      if (!shape || shape->size() > scores->size() || (!head_axis && shape->size() > 2))
+        return std::nullopt;
       out.terms.push_back(term);
     } else {
       auto added = as_added(term, *value);
@@ -159,4 +161,4 @@ std::optional<CombinedMask> combine_mask(Matcher& m, std::span<const MaskTerm> t
   return out;
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

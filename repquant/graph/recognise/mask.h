@@ -24,8 +24,8 @@ std::optional<WindowMask> window_mask(Matcher& m, const Node& reshape);
 
 struct CombinedMask {
   bool causal = false;
-  ValueId constant = kNoValue;     // the sum of the constant terms, if there are any
-  std::vector<MaskTerm> terms;     // what depends on the model's input
+  ValueId constant = kNoValue;   // the sum of the constant terms, if there are any
+  std::vector<MaskTerm> terms;   // what depends on the model's input
 };
 
 // Sums constants, and finds causal masks: 0 up to the diagonal and at most -10000 behind it, constant or
@@ -34,4 +34,4 @@ struct CombinedMask {
 std::optional<CombinedMask> combine_mask(Matcher& m, std::span<const MaskTerm> terms,
                                          const SymbolicShape* scores, bool head_axis);
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -12,8 +12,8 @@
 namespace repquant::patterns {
 namespace {
 
-constexpr size_t kMostNodes = 256;          // of a replaced part
-constexpr int64_t kMostElements = 1 << 24;  // of a sampled input
+constexpr size_t kMostNodes = 256;           // of a replaced part
+constexpr int64_t kMostElements = 1 << 24;   // of a sampled input
 
 // Rows of unlike size, so that constants added inside a root or a division show.
 Tensor random_floats(const Shape& shape, uint64_t seed) {
@@ -64,7 +64,7 @@ std::string constant_text(const Tensor& tensor) {
   return text;
 }
 
-}  // namespace
+}   // namespace
 
 double relative_difference(const Tensor& a, const Tensor& b) {
   const auto x = reference::to_doubles(a), y = reference::to_doubles(b);
@@ -132,7 +132,9 @@ const std::vector<NodeId>& Matcher::readers(ValueId id) const {
   return static_cast<size_t>(id) < readers_.size() ? readers_[static_cast<size_t>(id)] : kNone;
 }
 
-bool Matcher::read_once(ValueId id) const { return readers(id).size() == 1 && !graph_.is_output(id); }
+bool Matcher::read_once(ValueId id) const {
+  return readers(id).size() == 1 && !graph_.is_output(id);
+}
 
 const Tensor* Matcher::constant(ValueId id) const {
   return graph_.is_constant(id) ? &*graph_.value(id).constant : nullptr;
@@ -158,7 +160,8 @@ ValueId Matcher::skip_casts(ValueId id) const {
 
 std::optional<Matcher::Operands> Matcher::with_constant(const Node& node) const {
   if (node.inputs.size() != 2) return std::nullopt;
-  const bool first = graph_.is_constant(node.inputs[0]), second = graph_.is_constant(node.inputs[1]);
+  const bool first = graph_.is_constant(node.inputs[0]),
+             second = graph_.is_constant(node.inputs[1]);
   if (second && !first) return Operands{node.inputs[0], node.inputs[1]};
   const bool commutes = node.op == OpKind::kAdd || node.op == OpKind::kMul;
   if (first && !second && commutes) return Operands{node.inputs[1], node.inputs[0]};
@@ -171,7 +174,8 @@ ValueId Matcher::add_value(const std::string& name) {
   return graph_.add_value(std::move(value));
 }
 
-void Matcher::refuse(const std::string& pattern, const std::string& subject, const std::string& reason) {
+void Matcher::refuse(const std::string& pattern, const std::string& subject,
+                     const std::string& reason) {
   report_.refused.push_back(fmt::format("{} at \"{}\": {}", pattern, subject, reason));
 }
 
@@ -228,8 +232,10 @@ bool Matcher::bind_inputs(const Rewrite& rewrite, const std::vector<NodeId>& rep
   std::vector<ValueId> wanted = rewrite.inputs;
   for (const NodeId id : replaced) {   // graph inputs whose shape the part asks for
     for (const ValueId input : graph_.node(id).inputs) {
-      const bool is_input = std::find(graph_.inputs.begin(), graph_.inputs.end(), input) != graph_.inputs.end();
-      if (is_input && std::find(wanted.begin(), wanted.end(), input) == wanted.end()) wanted.push_back(input);
+      const bool is_input =
+          std::find(graph_.inputs.begin(), graph_.inputs.end(), input) != graph_.inputs.end();
+      if (is_input && std::find(wanted.begin(), wanted.end(), input) == wanted.end())
+        wanted.push_back(input);
     }
   }
   uint64_t seed = 1;
@@ -246,7 +252,8 @@ bool Matcher::bind_inputs(const Rewrite& rewrite, const std::vector<NodeId>& rep
   return true;
 }
 
-bool Matcher::agrees(const Rewrite& rewrite, const std::vector<NodeId>& replaced, std::string& reason) {
+bool Matcher::agrees(const Rewrite& rewrite, const std::vector<NodeId>& replaced,
+                     std::string& reason) {
   reference::Bindings inputs;
   if (!bind_inputs(rewrite, replaced, inputs)) {
     reason = "shapes are not known";
@@ -265,8 +272,10 @@ bool Matcher::agrees(const Rewrite& rewrite, const std::vector<NodeId>& replaced
     return false;
   }
   for (const ValueId output : rewrite.outputs) {
-    const bool alike = rewrite.sample == Sample::kFunction || before.at(output).shape() == after.at(output).shape();
-    const double difference = alike ? relative_difference(before.at(output), after.at(output)) : INFINITY;
+    const bool alike = rewrite.sample == Sample::kFunction ||
+                       before.at(output).shape() == after.at(output).shape();
+    const double difference =
+        alike ? relative_difference(before.at(output), after.at(output)) : INFINITY;
     if (!(difference <= kTolerance)) {
       reason = fmt::format("relative difference {:.1e}", difference);
       return false;
@@ -285,11 +294,14 @@ std::string Matcher::signature(const Rewrite& rewrite, const std::vector<NodeId>
   }
   const auto add = [&](const Node& node) {
     text += fmt::format(";{}", static_cast<int>(node.op));
-    for (const auto& [name, value] : node.attrs.all()) text += fmt::format("{}={} ", name, attribute_text(value));
+    for (const auto& [name, value] : node.attrs.all())
+      text += fmt::format("{}={} ", name, attribute_text(value));
     for (const ValueId id : node.inputs) {
       const auto it = local.find(id);
       const Tensor* tensor = id == kNoValue ? nullptr : constant(id);
-      text += fmt::format(",{}", it != local.end() ? it->second : tensor ? constant_text(*tensor) : "-");
+      text += fmt::format(",{}", it != local.end() ? it->second
+                                 : tensor          ? constant_text(*tensor)
+                                                   : "-");
     }
     for (const ValueId id : node.outputs) local.emplace(id, fmt::format("v{}", local.size()));
   };
@@ -329,7 +341,8 @@ bool Matcher::apply(Rewrite rewrite) {
   }
   commit(rewrite);
   auto& found = report_.found;
-  const auto it = std::find_if(found.begin(), found.end(), [&](const auto& f) { return f.first == rewrite.pattern; });
+  const auto it = std::find_if(found.begin(), found.end(),
+                               [&](const auto& f) { return f.first == rewrite.pattern; });
   if (it == found.end()) found.emplace_back(rewrite.pattern, 1);
   else ++it->second;
   return true;
@@ -341,7 +354,8 @@ void Matcher::commit(Rewrite& rewrite) {
   std::vector<NodeId> producers;
   for (const ValueId output : rewrite.outputs) producers.push_back(graph_.value(output).producer);
   for (const NodeId id : graph_.order()) {
-    if (anchor < 0 && std::find(producers.begin(), producers.end(), id) != producers.end()) anchor = id;
+    if (anchor < 0 && std::find(producers.begin(), producers.end(), id) != producers.end())
+      anchor = id;
   }
   for (size_t i = 0; i + 1 < rewrite.nodes.size(); ++i) {
     const std::string wanted = rewrite.nodes[i].name;
@@ -363,4 +377,4 @@ void Matcher::commit(Rewrite& rewrite) {
   index_node(anchor, true);
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -24,7 +24,8 @@ std::optional<Root> root_of_sum(const Matcher& m, ValueId v) {
 std::optional<Root> root(const Matcher& m, ValueId v) {
   const Node* node = m.producer(m.skip_casts(v));
   if (!node) return std::nullopt;
-  const bool is_root = node->op == OpKind::kSqrt || (node->op == OpKind::kPow && is_scalar(m, node->inputs[1], 0.5));
+  const bool is_root =
+      node->op == OpKind::kSqrt || (node->op == OpKind::kPow && is_scalar(m, node->inputs[1], 0.5));
   return is_root ? root_of_sum(m, node->inputs[0]) : std::nullopt;
 }
 
@@ -33,8 +34,10 @@ std::optional<Root> inverse_root(const Matcher& m, ValueId v) {
   const Node* node = m.producer(m.skip_casts(v));
   if (!node) return std::nullopt;
   if (node->op == OpKind::kReciprocal) return root(m, node->inputs[0]);
-  if (node->op == OpKind::kDiv && is_scalar(m, node->inputs[0], 1.0)) return root(m, node->inputs[1]);
-  if (node->op == OpKind::kPow && is_scalar(m, node->inputs[1], -0.5)) return root_of_sum(m, node->inputs[0]);
+  if (node->op == OpKind::kDiv && is_scalar(m, node->inputs[0], 1.0))
+    return root(m, node->inputs[1]);
+  if (node->op == OpKind::kPow && is_scalar(m, node->inputs[1], -0.5))
+    return root_of_sum(m, node->inputs[0]);
   return std::nullopt;
 }
 
@@ -51,12 +54,13 @@ std::optional<ValueId> as_channels(Matcher& m, ValueId id, int64_t channels) {
   });
 }
 
-}  // namespace
+}   // namespace
 
 std::optional<ValueId> squared(const Matcher& m, ValueId v) {
   const Node* node = m.producer(m.skip_casts(v));
   if (!node || node->inputs.size() != 2) return std::nullopt;
-  if (node->op == OpKind::kPow && is_scalar(m, node->inputs[1], 2.0)) return m.skip_casts(node->inputs[0]);
+  if (node->op == OpKind::kPow && is_scalar(m, node->inputs[1], 2.0))
+    return m.skip_casts(node->inputs[0]);
   const ValueId a = m.skip_casts(node->inputs[0]);
   if (node->op == OpKind::kMul && a == m.skip_casts(node->inputs[1])) return a;
   return std::nullopt;
@@ -125,4 +129,4 @@ bool apply_norm(Matcher& m, OpKind op, const std::string& subject, ValueId x, do
   return m.apply({std::string(name_of(op)), subject, {x}, {affine.output}, {std::move(node)}});
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

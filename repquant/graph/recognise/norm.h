@@ -10,8 +10,8 @@ std::optional<ValueId> squared(const Matcher& m, ValueId v);
 std::optional<ValueId> mean_over_last(const Matcher& m, ValueId v);
 
 struct Normalised {
-  ValueId numerator;      // divided by
-  ValueId mean_square;    // sqrt(mean_square + epsilon)
+  ValueId numerator;     // divided by
+  ValueId mean_square;   // sqrt(mean_square + epsilon)
   double epsilon;
 };
 // node = numerator / sqrt(mean_square + epsilon), by Div, or Mul with Reciprocal, 1 / or Pow.
@@ -28,4 +28,4 @@ Affine affine_after(Matcher& m, ValueId value, int64_t channels, bool with_beta)
 bool apply_norm(Matcher& m, OpKind op, const std::string& subject, ValueId x, double epsilon,
                 int64_t channels, const Affine& affine);
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -10,8 +10,9 @@ RecogniseReport recognise(Graph& graph) {
   fold_constants(graph);
   patterns::Matcher matcher(graph, report);
   using Pass = void (*)(patterns::Matcher&);
-  const Pass passes[] = {patterns::recognise_linear, patterns::recognise_layer_norm, patterns::recognise_rms_norm,
-                         patterns::recognise_gelu,   patterns::recognise_silu,       patterns::recognise_attention};
+  const Pass passes[] = {patterns::recognise_linear,   patterns::recognise_layer_norm,
+                         patterns::recognise_rms_norm, patterns::recognise_gelu,
+                         patterns::recognise_silu,     patterns::recognise_attention};
   for (const Pass pass : passes) {
     pass(matcher);
     graph.remove_dead();
@@ -22,4 +23,4 @@ RecogniseReport recognise(Graph& graph) {
   return report;
 }
 
-}  // namespace repquant
+}   // namespace repquant

@@ -9,8 +9,9 @@
 namespace repquant {
 
 struct RecogniseReport {
-  std::vector<std::pair<std::string, int>> found;   // pattern -> how often, in the order of the passes
-  std::vector<std::string> refused;                 // "gelu at \"act\": relative difference 3.1e-02"
+  std::vector<std::pair<std::string, int>>
+      found;                          // pattern -> how often, in the order of the passes
+  std::vector<std::string> refused;   // "gelu at \"act\": relative difference 3.1e-02"
 };
 
 // Folds constants, then replaces linear layers, layer_norm, rms_norm, gelu, silu and softmax attention
@@ -20,4 +21,4 @@ struct RecogniseReport {
 // `refused` says so. Graph inputs, outputs and what they compute stay. Doing it again changes nothing.
 RecogniseReport recognise(Graph& graph);
 
-}  // namespace repquant
+}   // namespace repquant

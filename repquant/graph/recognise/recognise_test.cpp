@@ -50,7 +50,9 @@ struct Parts : GraphBuilder {
     return ops;
   }
   const Node& last() const { return graph.node(graph.order().back()); }
-  const Tensor& constant(const Node& node, size_t input) const { return *graph.value(node.inputs[input]).constant; }
+  const Tensor& constant(const Node& node, size_t input) const {
+    return *graph.value(node.inputs[input]).constant;
+  }
 
   RecogniseReport report;
 };
@@ -95,16 +97,19 @@ TEST(RecogniseLinear, GemmWithItsOwnWeightLayoutIsUsedAsItIs) {
   Parts g;
   const ValueId x = g.input("x", {dim("n"), dim(2)});
   const ValueId w = g.vector({3, 2}), b = g.vector({3});
-  EXPECT_THAT(g.recognised(g.node(kGemm, {x, w, b}, attributes({{"transB", int64_t{1}}}))), ElementsAre(kLinear));
+  EXPECT_THAT(g.recognised(g.node(kGemm, {x, w, b}, attributes({{"transB", int64_t{1}}}))),
+              ElementsAre(kLinear));
   EXPECT_THAT(g.last().inputs, ElementsAre(x, w, b));
 }
 
 TEST(RecogniseLinear, LeavesWhatIsNotALayer) {
   Parts g;
   const ValueId x = g.input("x", {dim("n"), dim(5), dim(3)});
-  const ValueId product = g.node(kMatMul, {g.vector({5, 5}), x});                       // constant first
-  const ValueId transposed = g.node(kTranspose, {product}, attributes({{"perm", std::vector<int64_t>{0, 2, 1}}}));
-  EXPECT_THAT(g.recognised(g.node(kMatMul, {product, transposed})), ElementsAre(kMatMul, kTranspose, kMatMul));
+  const ValueId product = g.node(kMatMul, {g.vector({5, 5}), x});   // constant first
+  const ValueId transposed =
+      g.node(kTranspose, {product}, attributes({{"perm", std::vector<int64_t>{0, 2, 1}}}));
+  EXPECT_THAT(g.recognised(g.node(kMatMul, {product, transposed})),
+              ElementsAre(kMatMul, kTranspose, kMatMul));
 }
 
 TEST(RecogniseLinear, PositionsAreNoBias) {
@@ -117,8 +122,10 @@ TEST(RecogniseLinear, PositionsAreNoBias) {
 TEST(RecogniseLinear, BiasBehindASplitMovesInFront) {
   Parts g;
   const ValueId x = g.input("x", {dim("n"), dim(3)});
-  const auto parts = g.nodes(kSplit, {g.node(kMatMul, {x, g.vector({3, 3})}), g.integers({1, 2})}, 2, attributes({{"axis", int64_t{-1}}}));
-  const ValueId a = g.node(kAdd, {parts[0], g.floats("p", {1}, {5})}), b = g.node(kAdd, {g.floats("q", {2}, {6, 7}), parts[1]});
+  const auto parts = g.nodes(kSplit, {g.node(kMatMul, {x, g.vector({3, 3})}), g.integers({1, 2})},
+                             2, attributes({{"axis", int64_t{-1}}}));
+  const ValueId a = g.node(kAdd, {parts[0], g.floats("p", {1}, {5})}),
+                b = g.node(kAdd, {g.floats("q", {2}, {6, 7}), parts[1]});
   EXPECT_THAT(g.recognised(g.node(kMul, {a, b})), ElementsAre(kLinear, kSplit, kMul));
   EXPECT_THAT(g.constant(g.graph.node(g.graph.order()[0]), 2).as<float>(), ElementsAre(5, 6, 7));
 }
@@ -165,7 +172,8 @@ TEST(RecogniseLayerNorm, EveryForm) {
     SCOPED_TRACE(i);
     Parts g;
     const ValueId y = layer_norm(g, g.input("x", {dim("batch"), dim(4), dim(6)}), forms[i]);
-    ASSERT_THAT(g.recognised(y), ElementsAre(kLayerNorm)) << testing::PrintToString(g.report.refused);
+    ASSERT_THAT(g.recognised(y), ElementsAre(kLayerNorm))
+        << testing::PrintToString(g.report.refused);
     EXPECT_EQ(g.last().attrs.real("epsilon", 0), 1e-5F);
     EXPECT_EQ(g.last().attrs.integer("axis", 0), -1);
     EXPECT_EQ(g.last().inputs.size(), 3U);
@@ -203,7 +211,8 @@ TEST(RecogniseLayerNorm, LeavesLookAlikes) {
 TEST(RecogniseLayerNorm, TheOpItselfGetsPlainAttributes) {
   Parts g;
   const ValueId x = g.input("x", {dim("n"), dim(4), dim(6)});
-  const ValueId y = g.node(kLayerNorm, {x, g.vector({6})}, attributes({{"axis", int64_t{2}}, {"stash_type", int64_t{1}}}));
+  const ValueId y = g.node(kLayerNorm, {x, g.vector({6})},
+                           attributes({{"axis", int64_t{2}}, {"stash_type", int64_t{1}}}));
   g.recognised(y);
   EXPECT_EQ(g.last().attrs.integer("axis", 0), -1);
   EXPECT_EQ(g.last().attrs.real("epsilon", 0), 1e-5F);
@@ -214,7 +223,8 @@ ValueId rms_norm(Parts& g, ValueId x, bool divide, float power, ValueId other = 
   const ValueId mean = g.mean(g.node(kPow, {x, g.number(power)}));
   const ValueId root = g.node(kSqrt, {g.node(kAdd, {mean, g.number(1e-6F)})});
   const ValueId numerator = other == kNoValue ? x : other;
-  return divide ? g.node(kDiv, {numerator, root}) : g.node(kMul, {numerator, g.node(kReciprocal, {root})});
+  return divide ? g.node(kDiv, {numerator, root})
+                : g.node(kMul, {numerator, g.node(kReciprocal, {root})});
 }
 
 TEST(RecogniseRmsNorm, EveryForm) {
@@ -235,10 +245,12 @@ TEST(RecogniseRmsNorm, EveryForm) {
 
 TEST(RecogniseRmsNorm, LeavesLookAlikes) {
   Parts cube;
-  EXPECT_THAT(cube.recognised(rms_norm(cube, cube.input("x", {dim(2), dim(6)}), true, 3)), testing::Not(testing::Contains(kRmsNorm)));
+  EXPECT_THAT(cube.recognised(rms_norm(cube, cube.input("x", {dim(2), dim(6)}), true, 3)),
+              testing::Not(testing::Contains(kRmsNorm)));
   Parts other;
   const ValueId x = other.input("x", {dim(2), dim(6)}), z = other.input("z", {dim(2), dim(6)});
-  EXPECT_THAT(other.recognised(rms_norm(other, x, true, 2, z)), testing::Not(testing::Contains(kRmsNorm)));
+  EXPECT_THAT(other.recognised(rms_norm(other, x, true, 2, z)),
+              testing::Not(testing::Contains(kRmsNorm)));
 }
 
 // ---- activations ------------------------------------------------------------------------------------
@@ -251,8 +263,10 @@ TEST(RecogniseGelu, ErfInAnyOrder) {
     Parts g;
     const ValueId x = g.input("x", {dim("batch"), dim(6)});
     const auto half = [&] { return g.number(0.5F); };
-    const ValueId scaled = form == 1 ? g.node(kMul, {x, g.number(1 / kRoot2)}) : g.node(kDiv, {x, g.number(kRoot2)});
-    const ValueId plus = g.node(kAdd, {g.number(1), g.node(kErf, {form == 4 ? g.cast(scaled) : scaled})});
+    const ValueId scaled =
+        form == 1 ? g.node(kMul, {x, g.number(1 / kRoot2)}) : g.node(kDiv, {x, g.number(kRoot2)});
+    const ValueId plus =
+        g.node(kAdd, {g.number(1), g.node(kErf, {form == 4 ? g.cast(scaled) : scaled})});
     ValueId y = kNoValue;
     if (form == 0) y = g.node(kMul, {g.node(kMul, {x, plus}), half()});
     if (form == 1) y = g.node(kMul, {g.node(kMul, {x, half()}), plus});
@@ -266,7 +280,8 @@ TEST(RecogniseGelu, ErfInAnyOrder) {
 }
 
 ValueId tanh_gelu(Parts& g, ValueId x, bool cube_by_mul, float cubic) {
-  const ValueId cube = cube_by_mul ? g.node(kMul, {g.node(kMul, {x, x}), x}) : g.node(kPow, {x, g.number(3)});
+  const ValueId cube =
+      cube_by_mul ? g.node(kMul, {g.node(kMul, {x, x}), x}) : g.node(kPow, {x, g.number(3)});
   const ValueId inner = g.node(kAdd, {x, g.node(kMul, {g.number(cubic), cube})});
   const ValueId t = g.node(kTanh, {g.node(kMul, {inner, g.number(0.7978845608F)})});
   return g.node(kMul, {g.node(kMul, {x, g.number(0.5F)}), g.node(kAdd, {t, g.number(1)})});
@@ -275,7 +290,8 @@ ValueId tanh_gelu(Parts& g, ValueId x, bool cube_by_mul, float cubic) {
 TEST(RecogniseGelu, TanhForm) {
   for (const bool by_mul : {false, true}) {
     Parts g;
-    ASSERT_THAT(g.recognised(tanh_gelu(g, g.input("x", {dim("batch"), dim(6)}), by_mul, 0.044715F)), ElementsAre(kGelu));
+    ASSERT_THAT(g.recognised(tanh_gelu(g, g.input("x", {dim("batch"), dim(6)}), by_mul, 0.044715F)),
+                ElementsAre(kGelu));
     EXPECT_EQ(g.last().attrs.text("approximate", ""), "tanh");
   }
 }
@@ -283,18 +299,23 @@ TEST(RecogniseGelu, TanhForm) {
 TEST(RecogniseGelu, LeavesWrongConstantsAndSaysSo) {
   Parts g;
   const ValueId x = g.input("x", {dim("batch"), dim(6)});
-  const ValueId plus = g.node(kAdd, {g.number(1), g.node(kErf, {g.node(kDiv, {x, g.number(kRoot2)})})});
-  EXPECT_THAT(g.recognised(g.node(kMul, {g.node(kMul, {x, plus}), g.number(0.51F)})), testing::Not(testing::Contains(kGelu)));
+  const ValueId plus =
+      g.node(kAdd, {g.number(1), g.node(kErf, {g.node(kDiv, {x, g.number(kRoot2)})})});
+  EXPECT_THAT(g.recognised(g.node(kMul, {g.node(kMul, {x, plus}), g.number(0.51F)})),
+              testing::Not(testing::Contains(kGelu)));
   EXPECT_THAT(g.report.refused, ElementsAre(HasSubstr("gelu at \"n")));
   Parts t;
-  EXPECT_THAT(t.recognised(tanh_gelu(t, t.input("x", {dim("batch"), dim(6)}), true, 0.045F)), testing::Not(testing::Contains(kGelu)));
+  EXPECT_THAT(t.recognised(tanh_gelu(t, t.input("x", {dim("batch"), dim(6)}), true, 0.045F)),
+              testing::Not(testing::Contains(kGelu)));
 }
 
 TEST(RecogniseGelu, TwoInputsAreNoGelu) {
   Parts g;
   const ValueId x = g.input("x", {dim("batch"), dim(6)}), z = g.input("z", {dim("batch"), dim(6)});
-  const ValueId plus = g.node(kAdd, {g.number(1), g.node(kErf, {g.node(kDiv, {x, g.number(kRoot2)})})});
-  EXPECT_THAT(g.recognised(g.node(kMul, {g.node(kMul, {z, plus}), g.number(0.5F)})), testing::Not(testing::Contains(kGelu)));
+  const ValueId plus =
+      g.node(kAdd, {g.number(1), g.node(kErf, {g.node(kDiv, {x, g.number(kRoot2)})})});
+  EXPECT_THAT(g.recognised(g.node(kMul, {g.node(kMul, {z, plus}), g.number(0.5F)})),
+              testing::Not(testing::Contains(kGelu)));
 }
 
 TEST(RecogniseSilu, WithAndWithoutAFactorOfOne) {
@@ -302,7 +323,8 @@ TEST(RecogniseSilu, WithAndWithoutAFactorOfOne) {
     Parts g;
     const ValueId x = g.node(kNeg, {g.input("x", {dim("batch"), dim(6)})});
     const ValueId s = g.node(kSigmoid, {factor ? g.node(kMul, {x, g.number(1)}) : x});
-    EXPECT_THAT(g.recognised(g.node(kMul, {factor ? s : x, factor ? x : s})), ElementsAre(kNeg, kSilu));
+    EXPECT_THAT(g.recognised(g.node(kMul, {factor ? s : x, factor ? x : s})),
+                ElementsAre(kNeg, kSilu));
   }
 }
 
@@ -313,5 +335,5 @@ TEST(RecogniseSilu, QuickGeluStays) {
   EXPECT_THAT(g.recognised(y), ElementsAre(kMul, kSigmoid, kMul));
 }
 
-}  // namespace
-}  // namespace repquant
+}   // namespace
+}   // namespace repquant

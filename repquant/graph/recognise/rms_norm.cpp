@@ -16,7 +16,7 @@ void match(Matcher& m, const Node& node) {
              affine_after(m, node.outputs[0], *channels, false));
 }
 
-}  // namespace
+}   // namespace
 
 void recognise_rms_norm(Matcher& m) {
   for (const NodeId id : std::vector<NodeId>(m.graph().order())) {
@@ -25,4 +25,4 @@ void recognise_rms_norm(Matcher& m) {
   }
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -14,12 +14,21 @@ constexpr double kNear = 0.1;
 
 bool is_element_wise(OpKind op) {
   switch (op) {
-    case OpKind::kAdd: case OpKind::kSub: case OpKind::kMul: case OpKind::kDiv: case OpKind::kPow:
-    case OpKind::kNeg: case OpKind::kErf: case OpKind::kTanh: case OpKind::kSigmoid: case OpKind::kExp:
-    case OpKind::kReciprocal: case OpKind::kSqrt: case OpKind::kCast: case OpKind::kIdentity:
-      return true;
-    default:
-      return false;
+    case OpKind::kAdd:
+    case OpKind::kSub:
+    case OpKind::kMul:
+    case OpKind::kDiv:
+    case OpKind::kPow:
+    case OpKind::kNeg:
+    case OpKind::kErf:
+    case OpKind::kTanh:
+    case OpKind::kSigmoid:
+    case OpKind::kExp:
+    case OpKind::kReciprocal:
+    case OpKind::kSqrt:
+    case OpKind::kCast:
+    case OpKind::kIdentity: return true;
+    default: return false;
   }
 }
 
@@ -38,13 +47,15 @@ void collect_behind(const Matcher& m, ValueId id, int depth, std::vector<ValueId
   for (const NodeId reader : m.readers(id)) {
     const Node& node = m.graph().node(reader);
     if (!is_element_wise(node.op)) continue;
-    if (std::find(out.begin(), out.end(), node.outputs[0]) == out.end()) out.push_back(node.outputs[0]);
+    if (std::find(out.begin(), out.end(), node.outputs[0]) == out.end())
+      out.push_back(node.outputs[0]);
     collect_behind(m, node.outputs[0], depth - 1, out);
   }
 }
 
 // The nodes from x to y if they make a function of one number.
-std::optional<std::vector<NodeId>> function_part(const Matcher& m, ValueId x, ValueId y, NodeId anchor) {
+std::optional<std::vector<NodeId>> function_part(const Matcher& m, ValueId x, ValueId y,
+                                                 NodeId anchor) {
   const std::vector<ValueId> from{x}, to{y};
   const auto nodes = m.between(from, to);
   if (!nodes || nodes->size() > kMostNodes) return std::nullopt;
@@ -70,7 +81,8 @@ struct Best {
   std::string pattern;
 };
 
-bool try_part(Matcher& m, ValueId x, ValueId y, NodeId anchor, std::span<const ScalarTarget> targets, Best& best) {
+bool try_part(Matcher& m, ValueId x, ValueId y, NodeId anchor,
+              std::span<const ScalarTarget> targets, Best& best) {
   if (m.graph().value(x).dtype != m.graph().value(y).dtype) return false;
   const auto nodes = function_part(m, x, y, anchor);
   if (!nodes) return false;
@@ -80,7 +92,8 @@ bool try_part(Matcher& m, ValueId x, ValueId y, NodeId anchor, std::span<const S
   if (!reference::evaluate(m.graph(), *nodes, bindings)) return false;
   const Tensor* input = &grid;
   for (const ScalarTarget& target : targets) {
-    const auto wanted = reference::evaluate_node(target.node, std::span<const Tensor* const>(&input, 1));
+    const auto wanted =
+        reference::evaluate_node(target.node, std::span<const Tensor* const>(&input, 1));
     if (!wanted) continue;
     const double d = relative_difference(bindings.at(y), wanted->front());
     if (d < best.difference) best = {d, target.pattern};
@@ -95,7 +108,7 @@ bool try_part(Matcher& m, ValueId x, ValueId y, NodeId anchor, std::span<const S
   return false;
 }
 
-}  // namespace
+}   // namespace
 
 void recognise_scalar_functions(Matcher& m, OpKind anchor_op,
                                 std::span<const ScalarTarget> targets) {
@@ -112,9 +125,10 @@ void recognise_scalar_functions(Matcher& m, OpKind anchor_op,
       }
     }
     if (!done && best.difference < kNear) {
-      m.refuse(best.pattern, m.graph().node(anchor).name, fmt::format("relative difference {:.1e}", best.difference));
+      m.refuse(best.pattern, m.graph().node(anchor).name,
+               fmt::format("relative difference {:.1e}", best.difference));
     }
   }
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -15,4 +15,4 @@ struct ScalarTarget {
 // is replaced; one that only comes near is reported.
 void recognise_scalar_functions(Matcher& m, OpKind anchor, std::span<const ScalarTarget> targets);
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -8,4 +8,4 @@ void recognise_silu(Matcher& m) {
   recognise_scalar_functions(m, OpKind::kSigmoid, targets);
 }
 
-}  // namespace repquant::patterns
+}   // namespace repquant::patterns

@@ -9,12 +9,15 @@ namespace {
 
 Outputs linear(Inputs inputs) {
   const Tensor &x = *inputs[0], *w = input(inputs, 1), *bias = input(inputs, 2);
-  if (!w || w->rank() != 2 || x.rank() < 1 || x.shape().back() != w->shape()[1]) return std::nullopt;
+  if (!w || w->rank() != 2 || x.rank() < 1 || x.shape().back() != w->shape()[1])
+    return std::nullopt;
   const int64_t k = w->shape()[1], n = w->shape()[0];
   if (bias && bias->size() != n) return std::nullopt;
-  const auto a = to_doubles(x), b = to_doubles(*w), c = bias ? to_doubles(*bias) : std::vector<double>(n, 0.0);
+  const auto a = to_doubles(x), b = to_doubles(*w),
+             c = bias ? to_doubles(*bias) : std::vector<double>(n, 0.0);
   if (!a || !b || !c || !is_float(x.dtype())) return std::nullopt;
   const int64_t rows = k == 0 ? 0 : x.size() / k;
+  if (too_large(std::vector<int64_t>{rows, n})) return std::nullopt;
   std::vector<double> swapped(b->size());
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t p = 0; p < k; ++p) {
@@ -77,7 +80,8 @@ struct HeadSizes {
   int64_t lead, heads, kv_heads, t, s, d, dv;
 };
 
-std::optional<HeadSizes> head_sizes(const Node& node, const Tensor& q, const Tensor& k, const Tensor& v) {
+std::optional<HeadSizes> head_sizes(const Node& node, const Tensor& q, const Tensor& k,
+                                    const Tensor& v) {
   const int64_t heads = node.attrs.integer("heads", 1), kv = node.attrs.integer("kv_heads", heads);
   if (q.rank() < 2 || k.rank() != q.rank() || v.rank() != q.rank()) return std::nullopt;
   if (heads < 1 || kv < 1 || heads % kv != 0) return std::nullopt;
@@ -91,8 +95,8 @@ std::optional<HeadSizes> head_sizes(const Node& node, const Tensor& q, const Ten
   s.s = k.shape()[rank - 2];
   s.d = q.shape().back() / heads;
   s.dv = v.shape().back() / kv;
-  if (q.shape().back() != s.d * heads || k.shape().back() != s.d * kv || v.shape().back() != s.dv * kv ||
-      v.shape()[rank - 2] != s.s) {
+  if (q.shape().back() != s.d * heads || k.shape().back() != s.d * kv ||
+      v.shape().back() != s.dv * kv || v.shape()[rank - 2] != s.s) {
     return std::nullopt;
   }
   return s;
@@ -104,8 +108,8 @@ struct HeadInputs {
   int64_t q_row, k_row, v_row;
 };
 
-void attend(const HeadSizes& s, const HeadInputs& in, double scale, bool causal, std::vector<double>& p,
-            double* out) {
+void attend(const HeadSizes& s, const HeadInputs& in, double scale, bool causal,
+            std::vector<double>& p, double* out) {
   for (int64_t i = 0; i < s.t; ++i) {
     for (int64_t j = 0; j < s.s; ++j) {
       double sum = 0;
@@ -134,6 +138,7 @@ Outputs attention(const Node& node, Inputs inputs) {
   const auto x = to_doubles(q), y = to_doubles(k), z = to_doubles(v);
   if (!sizes || !x || !y || !z || !is_float(q.dtype())) return std::nullopt;
   const HeadSizes& s = *sizes;
+  if (too_large(std::vector<int64_t>{s.lead, s.heads, s.t, s.s})) return std::nullopt;
   std::vector<double> bias;
   if (const Tensor* b = input(inputs, 3)) {
     Shape full(q.shape().begin(), q.shape().end() - 2);
@@ -142,17 +147,21 @@ Outputs attention(const Node& node, Inputs inputs) {
     if (!expanded || !is_float(b->dtype())) return std::nullopt;
     bias = *to_doubles(*expanded);
   }
-  const double scale = node.attrs.real("scale", static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.d))));
+  const double scale =
+      node.attrs.real("scale", static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.d))));
   const bool causal = node.attrs.integer("causal", 0) != 0;
   std::vector<double> out(static_cast<size_t>(s.lead * s.t * s.heads * s.dv));
   std::vector<double> p(static_cast<size_t>(s.t * s.s));
   for (int64_t b = 0; b < s.lead; ++b) {
     for (int64_t h = 0; h < s.heads; ++h) {
       const int64_t g = h / (s.heads / s.kv_heads), kv = s.kv_heads;
-      const HeadInputs in{x->data() + b * s.t * s.heads * s.d + h * s.d, y->data() + b * s.s * kv * s.d + g * s.d,
+      const HeadInputs in{x->data() + b * s.t * s.heads * s.d + h * s.d,
+                          y->data() + b * s.s * kv * s.d + g * s.d,
                           z->data() + b * s.s * kv * s.dv + g * s.dv,
                           bias.empty() ? nullptr : bias.data() + (b * s.heads + h) * s.t * s.s,
-                          s.heads * s.d, kv * s.d, kv * s.dv};
+                          s.heads * s.d,
+                          kv * s.d,
+                          kv * s.dv};
       attend(s, in, scale, causal, p, out.data() + b * s.t * s.heads * s.dv + h * s.dv);
     }
   }
@@ -161,7 +170,7 @@ Outputs attention(const Node& node, Inputs inputs) {
   return one(from_doubles(q.dtype(), shape, out));
 }
 
-}  // namespace
+}   // namespace
 
 Outputs composite(const Node& node, Inputs inputs) {
   if (inputs.empty() || !inputs[0]) return std::nullopt;
@@ -174,4 +183,4 @@ Outputs composite(const Node& node, Inputs inputs) {
   }
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

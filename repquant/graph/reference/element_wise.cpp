@@ -109,7 +109,9 @@ Outputs clip(Inputs inputs) {
 
 std::optional<double> float_binary(OpKind op, double a, double b) {
   switch (op) {
-    case OpKind::kAdd: case OpKind::kSum: case OpKind::kMean: return a + b;
+    case OpKind::kAdd:
+    case OpKind::kSum:
+    case OpKind::kMean: return a + b;
     case OpKind::kSub: return a - b;
     case OpKind::kMul: return a * b;
     case OpKind::kDiv: return a / b;
@@ -133,11 +135,17 @@ std::optional<int64_t> integer_divide(OpKind op, int64_t a, int64_t b, bool c_si
 std::optional<int64_t> integer_binary(OpKind op, int64_t a, int64_t b, bool c_sign) {
   const auto ua = static_cast<uint64_t>(a), ub = static_cast<uint64_t>(b);
   switch (op) {
-    case OpKind::kAdd: case OpKind::kSum: return wrapped(ua + ub);
+    case OpKind::kAdd:
+    case OpKind::kSum: return wrapped(ua + ub);
     case OpKind::kSub: return wrapped(ua - ub);
     case OpKind::kMul: return wrapped(ua * ub);
-    case OpKind::kDiv: case OpKind::kMod: return integer_divide(op, a, b, c_sign);
-    case OpKind::kPow: return static_cast<int64_t>(std::pow(static_cast<double>(a), static_cast<double>(b)));
+    case OpKind::kDiv:
+    case OpKind::kMod: return integer_divide(op, a, b, c_sign);
+    case OpKind::kPow: {
+      const double power = std::pow(static_cast<double>(a), static_cast<double>(b));
+      if (!(std::fabs(power) < 9e18)) return std::nullopt;
+      return static_cast<int64_t>(power);
+    }
     case OpKind::kMax: return std::max(a, b);
     case OpKind::kMin: return std::min(a, b);
     default: return std::nullopt;
@@ -202,7 +210,8 @@ std::optional<Tensor> binary(const Node& node, const Tensor& a, const Tensor& b)
   const auto y = to_integers(pair->b);
   if (!x || !y) return std::nullopt;
   for (size_t i = 0; i < x->size(); ++i) {
-    const auto value = integer_binary(node.op, (*x)[i], (*y)[i], node.attrs.integer("fmod", 0) != 0);
+    const auto value =
+        integer_binary(node.op, (*x)[i], (*y)[i], node.attrs.integer("fmod", 0) != 0);
     if (!value) return std::nullopt;
     (*x)[i] = *value;
   }
@@ -243,25 +252,40 @@ Outputs where(Inputs inputs) {
   return one(std::move(out));
 }
 
-}  // namespace
+}   // namespace
 
 Outputs element_wise(const Node& node, Inputs inputs) {
   const Tensor* x = input(inputs, 0);
   if (!x) return std::nullopt;
   switch (node.op) {
-    case OpKind::kIdentity: case OpKind::kDropout: return one(*x);
+    case OpKind::kIdentity:
+    case OpKind::kDropout: return one(*x);
     case OpKind::kNot: return logical_not(*x);
     case OpKind::kCast: return cast_node(node, *x);
-    case OpKind::kCastLike: return input(inputs, 1) ? one(cast(*x, inputs[1]->dtype())) : std::nullopt;
+    case OpKind::kCastLike:
+      return input(inputs, 1) ? one(cast(*x, inputs[1]->dtype())) : std::nullopt;
     case OpKind::kClip: return clip(inputs);
     case OpKind::kWhere: return where(inputs);
-    case OpKind::kAdd: case OpKind::kSub: case OpKind::kMul: case OpKind::kDiv: case OpKind::kPow:
-    case OpKind::kMod: case OpKind::kMax: case OpKind::kMin: case OpKind::kMean: case OpKind::kSum:
-    case OpKind::kEqual: case OpKind::kGreater: case OpKind::kGreaterOrEqual: case OpKind::kLess:
-    case OpKind::kLessOrEqual: case OpKind::kAnd: case OpKind::kOr: case OpKind::kXor:
-      return variadic(node, inputs);
+    case OpKind::kAdd:
+    case OpKind::kSub:
+    case OpKind::kMul:
+    case OpKind::kDiv:
+    case OpKind::kPow:
+    case OpKind::kMod:
+    case OpKind::kMax:
+    case OpKind::kMin:
+    case OpKind::kMean:
+    case OpKind::kSum:
+    case OpKind::kEqual:
+    case OpKind::kGreater:
+    case OpKind::kGreaterOrEqual:
+    case OpKind::kLess:
+    case OpKind::kLessOrEqual:
+    case OpKind::kAnd:
+    case OpKind::kOr:
+    case OpKind::kXor: return variadic(node, inputs);
     default: return unary(node, *x);
   }
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

@@ -3,8 +3,10 @@
 
 namespace repquant::reference {
 
-std::optional<std::vector<Tensor>> evaluate_node(const Node& node, std::span<const Tensor* const> inputs) {
-  for (const auto family : {movement, product, composite, convolution, batch_norm, reduction, element_wise}) {
+std::optional<std::vector<Tensor>> evaluate_node(const Node& node,
+                                                 std::span<const Tensor* const> inputs) {
+  for (const auto family :
+       {movement, product, composite, convolution, batch_norm, reduction, element_wise}) {
     if (auto outputs = family(node, inputs)) return outputs;
   }
   return std::nullopt;
@@ -36,11 +38,14 @@ bool evaluate(const Graph& graph, std::span<const NodeId> nodes, Bindings& bindi
 
 bool evaluate_widened(const Graph& graph, std::span<const Node* const> nodes, Bindings& bindings) {
   constexpr int64_t kOnnxFloat = 1, kOnnxDouble = 11;
-  const auto widen = [](const Tensor& t) { return t.dtype() == DType::kF32 ? *cast(t, DType::kF64) : t; };
+  const auto widen = [](const Tensor& t) {
+    return t.dtype() == DType::kF32 ? *cast(t, DType::kF64) : t;
+  };
   for (auto& [id, tensor] : bindings) tensor = widen(tensor);
   for (const Node* given : nodes) {
     Node node = *given;
-    if (node.op == OpKind::kCast && node.attrs.integer("to", 0) == kOnnxFloat) node.attrs.set("to", kOnnxDouble);
+    if (node.op == OpKind::kCast && node.attrs.integer("to", 0) == kOnnxFloat)
+      node.attrs.set("to", kOnnxDouble);
     std::vector<Tensor> constants(node.inputs.size());
     std::vector<const Tensor*> inputs(node.inputs.size(), nullptr);
     for (size_t i = 0; i < inputs.size(); ++i) {
@@ -60,4 +65,4 @@ bool evaluate_widened(const Graph& graph, std::span<const Node* const> nodes, Bi
   return true;
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

@@ -67,7 +67,7 @@ int64_t truncated(double value) {
   return static_cast<int64_t>(value);
 }
 
-}  // namespace
+}   // namespace
 
 bool is_float(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF64; }
 
@@ -154,6 +154,15 @@ std::optional<std::vector<int64_t>> integers_of(const Node& node, Inputs inputs,
   return std::nullopt;
 }
 
+bool too_large(std::span<const int64_t> shape) {
+  constexpr int64_t kMost = int64_t{1} << 28;
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    if (size < 0 || __builtin_mul_overflow(count, size, &count) || count > kMost) return true;
+  }
+  return false;
+}
+
 std::optional<Shape> broadcast(const Shape& a, const Shape& b) {
   Shape out(std::max(a.size(), b.size()), 1);
   for (size_t i = 0; i < out.size(); ++i) {
@@ -177,7 +186,8 @@ Tensor strided_copy(const Tensor& in, const Shape& shape, std::span<const int64_
   if (out.size() == 0) return out;
   const auto run = [&](auto tag) {
     using T = decltype(tag);
-    copy_strided(static_cast<const T*>(in.data()) + offset, static_cast<T*>(out.data()), shape, strides);
+    copy_strided(static_cast<const T*>(in.data()) + offset, static_cast<T*>(out.data()), shape,
+                 strides);
   };
   switch (size_of(in.dtype())) {
     case 1: run(uint8_t{}); break;
@@ -190,7 +200,7 @@ Tensor strided_copy(const Tensor& in, const Shape& shape, std::span<const int64_
 
 std::optional<Tensor> expand_to(const Tensor& in, const Shape& shape) {
   if (in.shape() == shape) return in;
-  if (in.shape().size() > shape.size()) return std::nullopt;
+  if (in.shape().size() > shape.size() || too_large(shape)) return std::nullopt;
   const size_t pad = shape.size() - in.shape().size();
   const auto own = row_major_strides(in.shape());
   std::vector<int64_t> strides(shape.size(), 0);
@@ -201,4 +211,4 @@ std::optional<Tensor> expand_to(const Tensor& in, const Shape& shape) {
   return strided_copy(in, shape, strides, 0);
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

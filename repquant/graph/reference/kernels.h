@@ -21,8 +21,8 @@ inline Outputs one(std::optional<Tensor> tensor) {
   return all;
 }
 
-bool is_float(DType dtype);      // f32 or f64: what the evaluator computes with
-bool is_integer(DType dtype);    // any integer type, not bool
+bool is_float(DType dtype);     // f32 or f64: what the evaluator computes with
+bool is_integer(DType dtype);   // any integer type, not bool
 
 // Element access by conversion. nullopt for f16 and bf16.
 std::optional<std::vector<double>> to_doubles(const Tensor& tensor);
@@ -35,6 +35,8 @@ std::optional<int64_t> normal_axis(int64_t axis, int64_t rank);
 // The integers of input `index`, or of attribute `name`, or nothing.
 std::optional<std::vector<int64_t>> integers_of(const Node& node, Inputs inputs, size_t index,
                                                 const std::string& name);
+// More elements than any result here may have (2^28), or a negative size: files are not trusted.
+bool too_large(std::span<const int64_t> shape);
 std::optional<Shape> broadcast(const Shape& a, const Shape& b);
 std::vector<int64_t> row_major_strides(const Shape& shape);
 // out[i0, i1, ..] = in[offset + sum i_k * strides_k], strides in elements.
@@ -56,4 +58,4 @@ void multiply(const double* a, const double* b, double* c, int64_t m, int64_t k,
 // In place over rows of `n`: subtract the maximum, exponentiate, divide by the sum.
 void softmax_rows(std::span<double> values, int64_t n);
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

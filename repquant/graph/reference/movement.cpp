@@ -12,11 +12,14 @@ const std::byte* bytes_of(const Tensor& t) { return static_cast<const std::byte*
 
 int64_t product_of(const Shape& shape, size_t from, size_t to) {
   return std::accumulate(shape.begin() + static_cast<ptrdiff_t>(from),
-                         shape.begin() + static_cast<ptrdiff_t>(to), int64_t{1}, std::multiplies<>());
+                         shape.begin() + static_cast<ptrdiff_t>(to), int64_t{1},
+                         std::multiplies<>());
 }
 
 Outputs shape_of(const Node& node, const Tensor& x) {
-  const auto clamp = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + x.rank() : v, 0, x.rank()); };
+  const auto clamp = [&](int64_t v) {
+    return std::clamp<int64_t>(v < 0 ? v + x.rank() : v, 0, x.rank());
+  };
   const int64_t start = clamp(node.attrs.integer("start", 0));
   const int64_t end = std::max(start, clamp(node.attrs.integer("end", x.rank())));
   const std::vector<int64_t> dims(x.shape().begin() + start, x.shape().begin() + end);
@@ -30,10 +33,12 @@ Outputs gather(const Node& node, Inputs inputs) {
   if (!axis || !index) return std::nullopt;
   const auto a = static_cast<size_t>(*axis);
   const int64_t outer = product_of(x->shape(), 0, a), extent = x->shape()[a];
-  const size_t inner = static_cast<size_t>(product_of(x->shape(), a + 1, x->shape().size())) * size_of(x->dtype());
+  const size_t inner =
+      static_cast<size_t>(product_of(x->shape(), a + 1, x->shape().size())) * size_of(x->dtype());
   Shape shape(x->shape().begin(), x->shape().begin() + *axis);
   shape.insert(shape.end(), at->shape().begin(), at->shape().end());
   shape.insert(shape.end(), x->shape().begin() + *axis + 1, x->shape().end());
+  if (too_large(shape)) return std::nullopt;
   Tensor out(x->dtype(), shape);
   std::byte* to = bytes_of(out);
   for (int64_t o = 0; o < outer; ++o) {
@@ -54,7 +59,8 @@ Outputs concat(const Node& node, Inputs inputs) {
   Shape shape = inputs[0]->shape();
   shape[a] = 0;
   for (const Tensor* part : inputs) {
-    if (!part || part->rank() != inputs[0]->rank() || part->dtype() != inputs[0]->dtype()) return std::nullopt;
+    if (!part || part->rank() != inputs[0]->rank() || part->dtype() != inputs[0]->dtype())
+      return std::nullopt;
     for (size_t d = 0; d < shape.size(); ++d) {
       if (d != a && part->shape()[d] != shape[d]) return std::nullopt;
     }
@@ -64,7 +70,8 @@ Outputs concat(const Node& node, Inputs inputs) {
   std::byte* to = bytes_of(out);
   for (int64_t o = 0; o < product_of(shape, 0, a); ++o) {
     for (const Tensor* part : inputs) {
-      const size_t run = static_cast<size_t>(product_of(part->shape(), a, shape.size())) * size_of(out.dtype());
+      const size_t run =
+          static_cast<size_t>(product_of(part->shape(), a, shape.size())) * size_of(out.dtype());
       std::memcpy(to, bytes_of(*part) + static_cast<size_t>(o) * run, run);
       to += run;
     }
@@ -74,7 +81,8 @@ Outputs concat(const Node& node, Inputs inputs) {
 
 Outputs slice(const Node& node, Inputs inputs) {
   const Tensor& x = *inputs[0];
-  const auto starts = integers_of(node, inputs, 1, "starts"), ends = integers_of(node, inputs, 2, "ends");
+  const auto starts = integers_of(node, inputs, 1, "starts"),
+             ends = integers_of(node, inputs, 2, "ends");
   auto axes = integers_of(node, inputs, 3, "axes"), steps = integers_of(node, inputs, 4, "steps");
   if (!starts || !ends || starts->size() != ends->size()) return std::nullopt;
   if (!axes) {
@@ -211,11 +219,12 @@ Outputs tile(const Node& node, Inputs inputs) {
   std::vector<int64_t> strides;
   const auto own = row_major_strides(x.shape());
   for (size_t d = 0; d < repeats->size(); ++d) {
-    if ((*repeats)[d] < 0) return std::nullopt;
+    if ((*repeats)[d] < 0 || (*repeats)[d] > INT32_MAX) return std::nullopt;
     doubled.insert(doubled.end(), {(*repeats)[d], x.shape()[d]});
     strides.insert(strides.end(), {0, own[d]});
     shape.push_back((*repeats)[d] * x.shape()[d]);
   }
+  if (too_large(shape) || too_large(doubled)) return std::nullopt;
   Tensor out = strided_copy(x, doubled, strides, 0);
   out.reshape(shape);
   return one(std::move(out));
@@ -234,7 +243,8 @@ Outputs split(const Node& node, Inputs inputs) {
     sizes.emplace(node.outputs.size(), chunk);
     sizes->back() = x.shape()[a] - chunk * (count - 1);
   }
-  if (std::accumulate(sizes->begin(), sizes->end(), int64_t{0}) != x.shape()[a]) return std::nullopt;
+  if (std::accumulate(sizes->begin(), sizes->end(), int64_t{0}) != x.shape()[a])
+    return std::nullopt;
   const auto strides = row_major_strides(x.shape());
   std::vector<Tensor> outputs;
   int64_t at = 0;
@@ -255,14 +265,15 @@ Outputs range(Inputs inputs) {
   if (!start || !limit || !step || step->front() == 0) return std::nullopt;
   std::vector<double> values;
   const double count = std::max(0.0, std::ceil((limit->front() - start->front()) / step->front()));
-  if (count > 1e8) return std::nullopt;
+  if (!(count <= 1e7)) return std::nullopt;
   for (double i = 0; i < count; ++i) values.push_back(start->front() + i * step->front());
   return one(from_doubles(a->dtype(), {static_cast<int64_t>(values.size())}, values));
 }
 
 Outputs constant_of_shape(const Node& node, Inputs inputs) {
   const auto shape = to_integers(*inputs[0]);
-  if (!shape || std::any_of(shape->begin(), shape->end(), [](int64_t v) { return v < 0; })) return std::nullopt;
+  if (!shape || std::any_of(shape->begin(), shape->end(), [](int64_t v) { return v < 0; }))
+    return std::nullopt;
   const Tensor* value = node.attrs.tensor("value");
   const Tensor zero = Tensor::scalar<float>(0.0F);
   if (value && value->size() != 1) return std::nullopt;
@@ -289,14 +300,17 @@ Outputs trilu(const Node& node, Inputs inputs) {
 
 Outputs scatter_nd(const Node& node, Inputs inputs) {
   const Tensor *at = input(inputs, 1), *updates = input(inputs, 2);
-  if (!at || !updates || at->rank() == 0 || node.attrs.text("reduction", "none") != "none") return std::nullopt;
+  if (!at || !updates || at->rank() == 0 || node.attrs.text("reduction", "none") != "none")
+    return std::nullopt;
   Tensor out = *inputs[0];
   const auto index = to_integers(*at);
   const auto depth = static_cast<size_t>(at->shape().back());
-  if (!index || updates->dtype() != out.dtype() || depth == 0 || depth > out.shape().size()) return std::nullopt;
+  if (!index || updates->dtype() != out.dtype() || depth == 0 || depth > out.shape().size())
+    return std::nullopt;
   const auto strides = row_major_strides(out.shape());
   const int64_t count = at->size() / at->shape().back();
-  const size_t run = static_cast<size_t>(product_of(out.shape(), depth, out.shape().size())) * size_of(out.dtype());
+  const size_t run = static_cast<size_t>(product_of(out.shape(), depth, out.shape().size())) *
+                     size_of(out.dtype());
   if (updates->bytes() != static_cast<size_t>(count) * run) return std::nullopt;
   for (int64_t i = 0; i < count; ++i) {
     int64_t where = 0;
@@ -312,7 +326,7 @@ Outputs scatter_nd(const Node& node, Inputs inputs) {
   return one(std::move(out));
 }
 
-}  // namespace
+}   // namespace
 
 Outputs movement(const Node& node, Inputs inputs) {
   if (inputs.empty() || !inputs[0]) return std::nullopt;
@@ -338,4 +352,4 @@ Outputs movement(const Node& node, Inputs inputs) {
   }
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

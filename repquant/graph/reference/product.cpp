@@ -6,7 +6,8 @@ namespace repquant::reference {
 namespace {
 
 Outputs matmul(const Tensor& a, const Tensor& b) {
-  if (a.rank() == 0 || b.rank() == 0 || a.dtype() != b.dtype() || !is_float(a.dtype())) return std::nullopt;
+  if (a.rank() == 0 || b.rank() == 0 || a.dtype() != b.dtype() || !is_float(a.dtype()))
+    return std::nullopt;
   Shape sa = a.shape(), sb = b.shape();
   if (a.rank() == 1) sa.insert(sa.begin(), 1);
   if (b.rank() == 1) sb.push_back(1);
@@ -24,6 +25,7 @@ Outputs matmul(const Tensor& a, const Tensor& b) {
     return *to_integers(*expand_to(Tensor::of<int64_t>(own, numbers), *lead));
   };
   const auto pa = positions(la), pb = positions(lb);
+  if (too_large(std::vector<int64_t>{count, m, n})) return std::nullopt;
   std::vector<double> out(static_cast<size_t>(count * m * n), 0.0);
   for (int64_t i = 0; i < count; ++i) {
     const auto p = static_cast<size_t>(i);
@@ -76,14 +78,16 @@ Outputs softmax(const Node& node, const Tensor& x) {
   std::vector<double> row(static_cast<size_t>(n));
   for (int64_t start = 0; start < x.size(); ++start) {
     if (start / inner % n != 0) continue;
-    for (int64_t i = 0; i < n; ++i) row[static_cast<size_t>(i)] = (*values)[static_cast<size_t>(start + i * inner)];
+    for (int64_t i = 0; i < n; ++i)
+      row[static_cast<size_t>(i)] = (*values)[static_cast<size_t>(start + i * inner)];
     softmax_rows(row, n);
-    for (int64_t i = 0; i < n; ++i) (*values)[static_cast<size_t>(start + i * inner)] = row[static_cast<size_t>(i)];
+    for (int64_t i = 0; i < n; ++i)
+      (*values)[static_cast<size_t>(start + i * inner)] = row[static_cast<size_t>(i)];
   }
   return one(from_doubles(x.dtype(), x.shape(), *values));
 }
 
-}  // namespace
+}   // namespace
 
 void multiply(const double* a, const double* b, double* c, int64_t m, int64_t k, int64_t n) {
   for (int64_t i = 0; i < m; ++i) {
@@ -117,4 +121,4 @@ Outputs product(const Node& node, Inputs inputs) {
   }
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

@@ -22,16 +22,20 @@ std::optional<Rule> rule_of(OpKind op) {
     case OpKind::kReduceSum: return Rule{0, add, keep};
     case OpKind::kReduceMean: return Rule{0, add, [](double v, double n) { return v / n; }};
     case OpKind::kReduceSumSquare: return Rule{0, add_square, keep};
-    case OpKind::kReduceL2: return Rule{0, add_square, [](double v, double) { return std::sqrt(v); }};
-    case OpKind::kReduceL1: return Rule{0, [](double a, double v) { return a + std::fabs(v); }, keep};
+    case OpKind::kReduceL2:
+      return Rule{0, add_square, [](double v, double) { return std::sqrt(v); }};
+    case OpKind::kReduceL1:
+      return Rule{0, [](double a, double v) { return a + std::fabs(v); }, keep};
     case OpKind::kReduceProd: return Rule{1, [](double a, double v) { return a * v; }, keep};
-    case OpKind::kReduceMax: return Rule{-infinity, [](double a, double v) { return std::fmax(a, v); }, keep};
-    case OpKind::kReduceMin: return Rule{infinity, [](double a, double v) { return std::fmin(a, v); }, keep};
+    case OpKind::kReduceMax:
+      return Rule{-infinity, [](double a, double v) { return std::fmax(a, v); }, keep};
+    case OpKind::kReduceMin:
+      return Rule{infinity, [](double a, double v) { return std::fmin(a, v); }, keep};
     default: return std::nullopt;
   }
 }
 
-}  // namespace
+}   // namespace
 
 Outputs reduction(const Node& node, Inputs inputs) {
   const auto rule = rule_of(node.op);
@@ -74,4 +78,4 @@ Outputs reduction(const Node& node, Inputs inputs) {
   return one(from_doubles(x.dtype(), keepdims ? kept : dropped, out));
 }
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference

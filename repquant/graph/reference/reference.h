@@ -27,4 +27,4 @@ bool evaluate(const Graph& graph, std::span<const NodeId> nodes, Bindings& bindi
 // what is left of a difference between two ways to compute something is not rounding.
 bool evaluate_widened(const Graph& graph, std::span<const Node* const> nodes, Bindings& bindings);
 
-}  // namespace repquant::reference
+}   // namespace repquant::reference
