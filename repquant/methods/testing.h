@@ -26,7 +26,8 @@ inline void fill_targets(Workspace& ws, int weight_bits, int activation_bits) {
 // `samples` images; the pool must outlive the workspace.
 inline Workspace tiny_workspace(ThreadPool& pool, int bits, int64_t samples = 20) {
   TinyVit options;
-  options.image = 16;                     // 17 tokens
+  options.image = 16;                     // 16 tokens
+  options.class_token = false;            // the graph's class token has batch 1
   Workspace ws = make_workspace(tiny_vit(options).graph);
   torch::manual_seed(99);
   const at::Tensor images = at::randn({samples, 3, 16, 16});

@@ -121,9 +121,25 @@ class StreamFinder {
       case OpKind::kReshape: case OpKind::kFlatten:
         add(node.inputs.at(0), reshaped_axis(node.inputs[0], out, axis));
         return;
+      case OpKind::kReduceMean: case OpKind::kSlice: case OpKind::kGather: {
+        const int64_t last = rank(node.inputs.at(0)) - 1;
+        if (axis != r - 1 || !keeps_rows(node, last)) fail("\"" + node.name + "\" mixes channels");
+        add(node.inputs[0], last);
+        return;
+      }
       default:
         fail(fmt::format("\"{}\" ({}) writes the stream", node.name, name_of(node.op)));
     }
+  }
+
+  // Whole rows are picked or averaged: the last axis comes out as it went in.
+  bool keeps_rows(const Node& node, int64_t last) const {
+    const auto& from = graph_.value(node.inputs.at(0)).shape;
+    const auto& to = graph_.value(node.outputs.at(0)).shape;
+    if (!from || !to || to->empty() || !(from->back() == to->back()) || !to->back().known()) return false;
+    if (node.op != OpKind::kGather) return true;
+    const int64_t axis = node.attrs.integer("axis", 0);
+    return axis != last && axis != -1;
   }
 
   // The axis of `in` that is axis `axis` of its reshape `out`: same size, same element count behind it.
@@ -170,6 +186,10 @@ class StreamFinder {
         }
         case OpKind::kReshape: case OpKind::kFlatten:
           forward_reshape(v, node.outputs.at(0), axis);
+          break;
+        case OpKind::kReduceMean: case OpKind::kSlice: case OpKind::kGather:
+          if (axis != r - 1 || !keeps_rows(node, axis)) fail("\"" + node.name + "\" mixes channels");
+          add(node.outputs.at(0), rank(node.outputs[0]) - 1);
           break;
         case OpKind::kShape:
           break;
