@@ -102,7 +102,8 @@ std::string symbol_from_file(const std::string& given) {
   bool plain = !text.empty();
   for (const char c : text) {
     depth += c == '(' ? 1 : c == ')' ? -1 : 0;
-    if (depth < 0 || static_cast<unsigned char>(c) < 33 || static_cast<unsigned char>(c) > 126) return {};
+    if (depth < 0 || static_cast<unsigned char>(c) < 33 || static_cast<unsigned char>(c) > 126)
+      return {};
     plain = plain && (std::isalnum(static_cast<unsigned char>(c)) || c == '_' || c == '.');
   }
   if (depth != 0 || text.size() > 64 || whole_number(text)) return {};

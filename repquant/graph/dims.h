@@ -1,7 +1,7 @@
 #pragma once
 // Arithmetic on dimensions: numbers where both are known, otherwise symbols whose text is the
-// expression ("2*height", "(n+1)", "floor((w+3)/2)"), so that equal texts mean equal sizes. What cannot
-// be said is unknown. Overflow of known sizes throws kCorruptFile.
+// expression ("2*height", "(n+1)", "floor((w+3)/2)"), so that equal texts mean equal sizes. What
+// cannot be said is unknown. Overflow of known sizes throws kCorruptFile.
 #include <optional>
 #include <span>
 

@@ -18,7 +18,8 @@ const Tensor* float_constant(const Graph& graph, const Node& node, size_t input)
 }
 
 [[noreturn]] void contradict(const Node& node, const std::string& what) {
-  throw Error(ErrorCode::kCorruptFile, "fold batch norm: node \"" + node.name + "\": expected " + what);
+  throw Error(ErrorCode::kCorruptFile,
+              "fold batch norm: node \"" + node.name + "\": expected " + what);
 }
 
 std::optional<Affine> affine_of(const Graph& graph, const Node& node) {
@@ -34,7 +35,9 @@ std::optional<Affine> affine_of(const Graph& graph, const Node& node) {
   Affine affine;
   for (size_t c = 0; c < gamma.size(); ++c) {
     const double spread = static_cast<double>(variance[c]) + epsilon;
-    if (!(spread > 0)) contradict(node, "a positive variance, got " + std::to_string(variance[c]) + " in channel " + std::to_string(c));
+    if (!(spread > 0))
+      contradict(node, "a positive variance, got " + std::to_string(variance[c]) + " in channel " +
+                           std::to_string(c));
     const double scale = static_cast<double>(gamma[c]) / std::sqrt(spread);
     affine.scale.push_back(scale);
     affine.shift.push_back(static_cast<double>(beta[c]) - static_cast<double>(mean[c]) * scale);
@@ -53,7 +56,9 @@ struct ChannelMap {
 std::optional<ChannelMap> channel_map(const Graph& graph, const Node& node, const Tensor& weight) {
   const Shape& shape = weight.shape();
   if (shape.size() < 2) return std::nullopt;
-  const auto tail = [&](size_t from) { return element_count(std::span<const int64_t>(shape).subspan(from)); };
+  const auto tail = [&](size_t from) {
+    return element_count(std::span<const int64_t>(shape).subspan(from));
+  };
   switch (node.op) {
     case OpKind::kConv: return ChannelMap{tail(1), shape[0], 0};
     case OpKind::kLinear: {
@@ -90,15 +95,18 @@ Tensor folded_bias(const Tensor* bias, double factor, const Affine& affine) {
   std::vector<float> out;
   for (int64_t c = 0; c < affine.channels(); ++c) {
     const auto i = static_cast<size_t>(c);
-    const double old = !bias ? 0.0 : factor * static_cast<double>(bias->as<float>()[bias->size() == 1 ? 0 : i]);
+    const double old =
+        !bias ? 0.0 : factor * static_cast<double>(bias->as<float>()[bias->size() == 1 ? 0 : i]);
     out.push_back(static_cast<float>(old * affine.scale[i] + affine.shift[i]));
   }
   return Tensor::of<float>({affine.channels()}, out);
 }
 
 // Keeps the value's name where nothing else reads it.
-ValueId put_constant(Graph& graph, NodeId owner, ValueId old, const std::string& name, Tensor tensor) {
-  if (old != kNoValue && !graph.is_output(old) && graph.consumers(old) == std::vector<NodeId>{owner}) {
+ValueId put_constant(Graph& graph, NodeId owner, ValueId old, const std::string& name,
+                     Tensor tensor) {
+  if (old != kNoValue && !graph.is_output(old) &&
+      graph.consumers(old) == std::vector<NodeId>{owner}) {
     Value& value = graph.value(old);
     value.shape.emplace();
     for (const int64_t size : tensor.shape()) value.shape->push_back({size, {}});
@@ -121,31 +129,37 @@ bool bias_fits(const Tensor* bias, int64_t channels) {
 bool fold_into_producer(Graph& graph, NodeId norm, const Affine& affine) {
   const ValueId input = graph.node(norm).inputs[0], output = graph.node(norm).outputs[0];
   const NodeId producer = graph.value(input).producer;
-  if (producer < 0 || graph.is_output(input) || graph.consumers(input) != std::vector<NodeId>{norm}) return false;
+  if (producer < 0 || graph.is_output(input) || graph.consumers(input) != std::vector<NodeId>{norm})
+    return false;
   Node& node = graph.node(producer);
   const Tensor* weight = float_constant(graph, node, 1);
   if (!weight) return false;
   const auto map = channel_map(graph, node, *weight);
   if (!map) return false;
   const int64_t groups = map->per_group > 0 ? node.attrs.integer("group", 1) : 1;
-  if (map->channels * groups != affine.channels()) contradict(graph.node(norm), "as many channels as its input has");
+  if (map->channels * groups != affine.channels())
+    contradict(graph.node(norm), "as many channels as its input has");
   const bool has_bias = node.inputs.size() > 2 && node.inputs[2] != kNoValue;
   const Tensor* bias = has_bias ? float_constant(graph, node, 2) : nullptr;
   if ((has_bias && !bias) || !bias_fits(bias, affine.channels())) return false;
-  const double beta = node.op == OpKind::kGemm ? static_cast<double>(node.attrs.real("beta", 1)) : 1.0;
+  const double beta =
+      node.op == OpKind::kGemm ? static_cast<double>(node.attrs.real("beta", 1)) : 1.0;
   Tensor new_bias = folded_bias(bias, beta, affine);
   Tensor new_weight = scaled_weight(*weight, *map, affine);
   const std::string stem = stem_of(graph.value(node.inputs[1]).name, node.name);
   node.inputs.resize(3, kNoValue);
-  node.inputs[1] = put_constant(graph, producer, node.inputs[1], stem + ".weight", std::move(new_weight));
-  node.inputs[2] = put_constant(graph, producer, node.inputs[2], stem + ".bias", std::move(new_bias));
+  node.inputs[1] =
+      put_constant(graph, producer, node.inputs[1], stem + ".weight", std::move(new_weight));
+  node.inputs[2] =
+      put_constant(graph, producer, node.inputs[2], stem + ".bias", std::move(new_bias));
   if (node.op == OpKind::kGemm) node.attrs.set("beta", 1.0f);
   graph.remove_node(norm);
   graph.replace_uses(output, input);
   return true;
 }
 
-ValueId channel_constant(Graph& graph, const std::string& name, const std::vector<double>& values, size_t rank) {
+ValueId channel_constant(Graph& graph, const std::string& name, const std::vector<double>& values,
+                         size_t rank) {
   std::vector<float> narrow(values.begin(), values.end());
   Tensor tensor = Tensor::of<float>({static_cast<int64_t>(narrow.size())}, narrow);
   Shape shape(rank - 1, 1);
@@ -164,18 +178,21 @@ bool replace_by_arithmetic(Graph& graph, NodeId norm, const Affine& affine) {
   const Node old = graph.node(norm);
   const auto shape = graph.value(old.inputs[0]).shape;
   if (!shape || shape->size() < 2) return false;
-  if ((*shape)[1].known() && (*shape)[1].size != affine.channels()) contradict(old, "as many channels as its input has");
+  if ((*shape)[1].known() && (*shape)[1].size != affine.channels())
+    contradict(old, "as many channels as its input has");
   Value scaled = graph.value(old.outputs[0]);
   scaled.name += "/scaled";
   scaled.producer = -1;
   Node multiply, shift;
   multiply.op = OpKind::kMul;
   multiply.name = unused_name(graph, old.name + "/scale");
-  multiply.inputs = {old.inputs[0], channel_constant(graph, multiply.name, affine.scale, shape->size())};
+  multiply.inputs = {old.inputs[0],
+                     channel_constant(graph, multiply.name, affine.scale, shape->size())};
   multiply.outputs = {graph.add_value(std::move(scaled))};
   shift.op = OpKind::kAdd;
   shift.name = old.name;
-  shift.inputs = {multiply.outputs[0], channel_constant(graph, old.name + "/shift", affine.shift, shape->size())};
+  shift.inputs = {multiply.outputs[0],
+                  channel_constant(graph, old.name + "/shift", affine.shift, shape->size())};
   shift.outputs = old.outputs;
   graph.add_node(std::move(multiply), norm);
   const auto& order = graph.order();

@@ -5,10 +5,10 @@
 
 namespace repquant {
 
-// Folds every batch_norm with constant parameters into the conv, conv_transpose, gemm or linear before
-// it, where that has constant weights and no other reader; otherwise into a mul and an add. One whose
-// parameters are computed, or whose input has an unknown rank, stays. Returns how many went.
-// Throws kCorruptFile where variance + epsilon is not positive or sizes contradict.
+// Folds every batch_norm with constant parameters into the conv, conv_transpose, gemm or linear
+// before it, where that has constant weights and no other reader; otherwise into a mul and an add.
+// One whose parameters are computed, or whose input has an unknown rank, stays. Returns how many
+// went. Throws kCorruptFile where variance + epsilon is not positive or sizes contradict.
 int fold_batch_norm(Graph& graph);
 
 }  // namespace repquant

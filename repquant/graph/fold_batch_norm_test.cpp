@@ -32,7 +32,8 @@ ValueId add_norm(GraphBuilder& g, Random& random, ValueId x, int64_t channels) {
   };
   const ValueId gamma = part("weight", -2, 2), beta = part("bias", -1, 1);
   const ValueId mean = part("mean", -1, 1), variance = part("var", 0.01f, 4);
-  return g.node(OpKind::kBatchNorm, {x, gamma, beta, mean, variance}, attributes({{"epsilon", 1e-3f}}), "bn");
+  return g.node(OpKind::kBatchNorm, {x, gamma, beta, mean, variance},
+                attributes({{"epsilon", 1e-3f}}), "bn");
 }
 
 std::vector<double> run(const Graph& graph, const Tensor& input) {
@@ -45,9 +46,9 @@ std::vector<double> run(const Graph& graph, const Tensor& input) {
   return {out.as<double>().begin(), out.as<double>().end()};
 }
 
-// Both sides are evaluated in double, so what remains is the rounding of the folded weights and bias to
-// float: a relative 2^-24 of every product and of the bias, bounded by the largest magnitudes. The
-// input is within [-1, 1].
+// Both sides are evaluated in double, so what remains is the rounding of the folded weights and
+// bias to float: a relative 2^-24 of every product and of the bias, bounded by the largest
+// magnitudes. The input is within [-1, 1].
 void expect_same(GraphBuilder& g, const Shape& shape, int64_t products, int expected_nodes) {
   infer_shapes(g.graph);
   g.graph.verify();
@@ -63,14 +64,16 @@ void expect_same(GraphBuilder& g, const Shape& shape, int64_t products, int expe
   for (const NodeId id : g.graph.order()) {
     for (const ValueId v : g.graph.node(id).inputs) {
       if (!g.graph.is_constant(v)) continue;
-      for (const float w : g.graph.value(v).constant->as<float>()) largest = std::max(largest, std::fabs(static_cast<double>(w)));
+      for (const float w : g.graph.value(v).constant->as<float>())
+        largest = std::max(largest, std::fabs(static_cast<double>(w)));
     }
   }
   const double bound = static_cast<double>(products + 1) * largest * 0x1p-24 * 2;
   const auto after = run(g.graph, input);
   ASSERT_EQ(after.size(), before.size());
   double worst = 0;
-  for (size_t i = 0; i < after.size(); ++i) worst = std::max(worst, std::fabs(after[i] - before[i]));
+  for (size_t i = 0; i < after.size(); ++i)
+    worst = std::max(worst, std::fabs(after[i] - before[i]));
   EXPECT_LE(worst, bound);
   EXPECT_EQ(fold_batch_norm(g.graph), 0);
 }
@@ -92,7 +95,9 @@ TEST(FoldBatchNorm, IntoTransposedConvolutionWithGroupsAndNoBias) {
   Random random;
   const ValueId x = g.input("x", {dim(1), dim(4), dim(3), dim(3)});
   const ValueId w = g.floats("up.weight", {4, 3, 2, 2}, random.floats(48));
-  const ValueId y = g.node(OpKind::kConvTranspose, {x, w}, attributes({{"group", int64_t{2}}, {"strides", std::vector<int64_t>{2, 2}}}), "up");
+  const ValueId y =
+      g.node(OpKind::kConvTranspose, {x, w},
+             attributes({{"group", int64_t{2}}, {"strides", std::vector<int64_t>{2, 2}}}), "up");
   g.graph.outputs = {add_norm(g, random, y, 6)};
   expect_same(g, {1, 4, 3, 3}, 8, 1);
   EXPECT_EQ(g.graph.value(g.graph.node(g.graph.order()[0]).inputs[2]).name, "up.bias");
@@ -104,8 +109,10 @@ TEST(FoldBatchNorm, IntoGemmWithBetaAndSharedWeight) {
   const ValueId x = g.input("x", {dim(3), dim(5)});
   const ValueId w = g.floats("fc.weight", {5, 5}, random.floats(25));
   const ValueId c = g.floats("c", {}, {0.5f});
-  const ValueId h = g.node(OpKind::kGemm, {x, w}, {}, "first");   // reads the same weight, must not change
-  const ValueId y = g.node(OpKind::kGemm, {h, w, c}, attributes({{"alpha", 0.5f}, {"beta", 3.0f}}), "second");
+  const ValueId h =
+      g.node(OpKind::kGemm, {x, w}, {}, "first");  // reads the same weight, must not change
+  const ValueId y =
+      g.node(OpKind::kGemm, {h, w, c}, attributes({{"alpha", 0.5f}, {"beta", 3.0f}}), "second");
   g.graph.outputs = {add_norm(g, random, y, 5)};
   // Inner values reach 5 in magnitude, five products each.
   expect_same(g, {3, 5}, 5 * 5, 2);
@@ -151,8 +158,11 @@ TEST(FoldBatchNorm, RefusesWhatContradicts) {
   const auto fold = [](int64_t channels, float variance) {
     GraphBuilder g;
     const ValueId x = g.input("x", {dim(1), dim(2), dim(3)});
-    const auto part = [&](float v) { return g.floats("p", {channels}, std::vector<float>(static_cast<size_t>(channels), v)); };
-    g.graph.outputs = {g.node(OpKind::kBatchNorm, {x, part(1), part(0), part(0), part(variance)}, {}, "bn")};
+    const auto part = [&](float v) {
+      return g.floats("p", {channels}, std::vector<float>(static_cast<size_t>(channels), v));
+    };
+    g.graph.outputs = {
+        g.node(OpKind::kBatchNorm, {x, part(1), part(0), part(0), part(variance)}, {}, "bn")};
     infer_shapes(g.graph);
     fold_batch_norm(g.graph);
   };

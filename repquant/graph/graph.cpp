@@ -76,7 +76,8 @@ std::string to_string(const SymbolicShape& shape) {
   return text + "]";
 }
 
-// ---- Attrs ------------------------------------------------------------------------------------------
+// ---- Attrs
+// ------------------------------------------------------------------------------------------
 
 int64_t Attrs::integer(const std::string& name, int64_t fallback) const {
   const auto it = values_.find(name);
@@ -123,7 +124,8 @@ const Tensor* Attrs::tensor(const std::string& name) const {
   wrong_attribute(name, "a tensor");
 }
 
-// ---- edits ------------------------------------------------------------------------------------------
+// ---- edits
+// ------------------------------------------------------------------------------------------
 
 ValueId Graph::add_value(Value value) {
   values_.push_back(std::move(value));
@@ -176,7 +178,8 @@ void Graph::replace_uses(ValueId from, ValueId to) {
   std::replace(outputs.begin(), outputs.end(), from, to);
 }
 
-// ---- access -----------------------------------------------------------------------------------------
+// ---- access
+// -----------------------------------------------------------------------------------------
 
 bool Graph::alive(NodeId id) const {
   return id >= 0 && static_cast<size_t>(id) < nodes_.size() &&
@@ -216,7 +219,8 @@ bool Graph::is_output(ValueId id) const {
   return std::find(outputs.begin(), outputs.end(), id) != outputs.end();
 }
 
-// ---- whole-graph work -------------------------------------------------------------------------------
+// ---- whole-graph work
+// -------------------------------------------------------------------------------
 
 void Graph::remove_dead() {
   std::vector<int64_t> uses(values_.size(), 0);
@@ -256,7 +260,8 @@ void Graph::sort() {
   std::vector<size_t> waiting(nodes_.size(), 0);
   std::vector<std::vector<NodeId>> readers(nodes_.size());
   for (size_t i = 0; i < order_.size(); ++i) position[static_cast<size_t>(order_[i])] = i;
-  std::priority_queue<size_t, std::vector<size_t>, std::greater<>> ready;  // earliest position first
+  std::priority_queue<size_t, std::vector<size_t>, std::greater<>>
+      ready;  // earliest position first
   for (const NodeId id : order_) {
     std::unordered_set<NodeId> before;
     for (const ValueId input : node(id).inputs) {
@@ -273,14 +278,17 @@ void Graph::sort() {
     ready.pop();
     sorted.push_back(id);
     for (const NodeId reader : readers[static_cast<size_t>(id)]) {
-      if (--waiting[static_cast<size_t>(reader)] == 0) ready.push(position[static_cast<size_t>(reader)]);
+      if (--waiting[static_cast<size_t>(reader)] == 0)
+        ready.push(position[static_cast<size_t>(reader)]);
     }
   }
   if (sorted.size() != order_.size()) {
-    const auto stuck = std::find_if(order_.begin(), order_.end(),
-                                    [&](NodeId id) { return waiting[static_cast<size_t>(id)] > 0; });
-    throw Error(ErrorCode::kCorruptFile, "graph: node \"" + node(*stuck).name +
-                                             "\": expected a graph without cycles, got one through this node");
+    const auto stuck = std::find_if(order_.begin(), order_.end(), [&](NodeId id) {
+      return waiting[static_cast<size_t>(id)] > 0;
+    });
+    throw Error(ErrorCode::kCorruptFile,
+                "graph: node \"" + node(*stuck).name +
+                    "\": expected a graph without cycles, got one through this node");
   }
   order_ = std::move(sorted);
 }

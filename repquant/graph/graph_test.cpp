@@ -41,7 +41,10 @@ TEST(Ops, NamesAreUniqueAndOnnxNamesFindTheirOp) {
 }
 
 TEST(Attrs, ConvertAndRefuse) {
-  const Attrs a = attributes({{"i", int64_t{3}}, {"f", 0.5f}, {"s", std::string("x")}, {"is", std::vector<int64_t>{1, 2}}});
+  const Attrs a = attributes({{"i", int64_t{3}},
+                              {"f", 0.5f},
+                              {"s", std::string("x")},
+                              {"is", std::vector<int64_t>{1, 2}}});
   EXPECT_EQ(a.integer("i", 0), 3);
   EXPECT_EQ(a.integer("absent", 7), 7);
   EXPECT_EQ(a.real("f", 0), 0.5f);
@@ -133,10 +136,13 @@ TEST(Graph, VerifyNamesWhatIsBroken) {
     return code_of([&] { g.graph.verify(); });
   };
   EXPECT_EQ(broken([](Diamond& g) { g.graph.node(g.made(g.b)).name = "a"; }), ErrorCode::kInternal);
-  EXPECT_EQ(broken([](Diamond& g) { g.graph.node(g.made(g.d)).inputs.pop_back(); }), ErrorCode::kInternal);
-  EXPECT_EQ(broken([](Diamond& g) { g.graph.node(g.made(g.d)).inputs[0] = kNoValue; }), ErrorCode::kInternal);
+  EXPECT_EQ(broken([](Diamond& g) { g.graph.node(g.made(g.d)).inputs.pop_back(); }),
+            ErrorCode::kInternal);
+  EXPECT_EQ(broken([](Diamond& g) { g.graph.node(g.made(g.d)).inputs[0] = kNoValue; }),
+            ErrorCode::kInternal);
   EXPECT_EQ(broken([](Diamond& g) { g.graph.remove_node(g.made(g.a)); }), ErrorCode::kInternal);
-  EXPECT_EQ(broken([](Diamond& g) { g.graph.outputs = {g.graph.add_value({})}; }), ErrorCode::kInternal);
+  EXPECT_EQ(broken([](Diamond& g) { g.graph.outputs = {g.graph.add_value({})}; }),
+            ErrorCode::kInternal);
   EXPECT_EQ(broken([](Diamond& g) { g.graph.inputs.push_back(g.a); }), ErrorCode::kInternal);
 }
 
@@ -156,7 +162,8 @@ TEST(Graph, PrintsOneLineANode) {
   const ValueId x = g.input("x", {dim("batch"), dim(4)});
   const ValueId w = g.floats("fc.weight", {3, 4}, std::vector<float>(12, 0.5f));
   g.graph.outputs = {g.node(OpKind::kLinear, {x, w}, {}, "fc")};
-  const ValueId y = g.node(OpKind::kTranspose, {g.graph.outputs[0]}, attributes({{"perm", std::vector<int64_t>{1, 0}}}), "t");
+  const ValueId y = g.node(OpKind::kTranspose, {g.graph.outputs[0]},
+                           attributes({{"perm", std::vector<int64_t>{1, 0}}}), "t");
   g.graph.outputs = {y};
   infer_shapes(g.graph);
   EXPECT_EQ(print(g.graph),
@@ -175,7 +182,9 @@ TEST(QuantPlan, SitesHaveReadableNames) {
   const ValueId m = g.node(OpKind::kMatMul, {q, w}, {}, "m");
   const ValueId a = g.node(OpKind::kMultiHeadAttention, {q, q, m}, {}, "attn");
   const ValueId s = g.node(OpKind::kAdd, {a, q}, {}, "sum");
-  const auto name = [&](ValueId id, int input) { return site_name(g.graph, {g.graph.value(id).producer, input}); };
+  const auto name = [&](ValueId id, int input) {
+    return site_name(g.graph, {g.graph.value(id).producer, input});
+  };
   EXPECT_EQ(name(q, 0), "q:input");
   EXPECT_EQ(name(q, 1), "q:weight");
   EXPECT_EQ(name(m, 0), "m:input");

@@ -29,7 +29,8 @@ std::optional<IntTensor> integers_of(const Tensor& tensor) {
 }
 
 void check_size(const InferContext& context, const SymbolicShape& shape) {
-  if (shape.size() > kMaxRank) context.fail(fmt::format("at most {} dimensions, got {}", kMaxRank, shape.size()));
+  if (shape.size() > kMaxRank)
+    context.fail(fmt::format("at most {} dimensions, got {}", kMaxRank, shape.size()));
   int64_t count = 8;   // bytes an element, at most
   for (const Dim& dim : shape) {
     if (dim.known() && dim.size > 0 && __builtin_mul_overflow(count, dim.size, &count)) {
@@ -50,7 +51,8 @@ void infer_node(const Node& node, InferState& state) {
   } catch (const Error& error) {
     const std::string_view text = error.what();
     if (error.code() != ErrorCode::kCorruptFile || text.rfind("infer shapes:", 0) == 0) throw;
-    throw Error(error.code(), fmt::format("infer shapes: node \"{}\" ({}): {}", node.name, name_of(node.op), text));
+    throw Error(error.code(), fmt::format("infer shapes: node \"{}\" ({}): {}", node.name,
+                                          name_of(node.op), text));
   }
 }
 
@@ -62,7 +64,8 @@ InferState run(const Graph& graph) {
 
 }  // namespace
 
-// ---- elements ---------------------------------------------------------------------------------------
+// ---- elements
+// ---------------------------------------------------------------------------------------
 
 Element element_of(const Dim& dim) { return {dim.known(), dim.known() ? dim.size : 0, dim.symbol}; }
 
@@ -88,9 +91,11 @@ std::optional<DType> dtype_of_onnx(int64_t type) {
   }
 }
 
-// ---- context ----------------------------------------------------------------------------------------
+// ---- context
+// ----------------------------------------------------------------------------------------
 
-InferState::InferState(const Graph& g) : graph(g), shapes(g.value_count()), dtypes(g.value_count()) {
+InferState::InferState(const Graph& g)
+    : graph(g), shapes(g.value_count()), dtypes(g.value_count()) {
   for (ValueId id = 0; id < static_cast<ValueId>(g.value_count()); ++id) {
     const Value& value = g.value(id);
     const auto index = static_cast<size_t>(id);
@@ -157,7 +162,8 @@ void InferContext::set_integers(size_t output, IntTensor integers) {
 
 int64_t InferContext::axis(int64_t value, size_t rank) const {
   const auto size = static_cast<int64_t>(rank);
-  if (value < -size || value >= size) fail(fmt::format("an axis of {} dimensions, got {}", size, value));
+  if (value < -size || value >= size)
+    fail(fmt::format("an axis of {} dimensions, got {}", size, value));
   return value < 0 ? value + size : value;
 }
 
@@ -170,12 +176,14 @@ SymbolicShape InferContext::broadcast_inputs(size_t first, size_t count, bool& k
       known = false;
       return {};
     }
-    if (next->size() > result.size()) result.insert(result.begin(), next->size() - result.size(), known_dim(1));
+    if (next->size() > result.size())
+      result.insert(result.begin(), next->size() - result.size(), known_dim(1));
     const size_t offset = result.size() - next->size();
     for (size_t d = 0; d < next->size(); ++d) {
       const auto both = broadcast(result[offset + d], (*next)[d]);
       if (!both) {
-        fail(fmt::format("shapes that broadcast, got {} and {}", to_string(*shape(first)), to_string(*next)));
+        fail(fmt::format("shapes that broadcast, got {} and {}", to_string(*shape(first)),
+                         to_string(*next)));
       }
       result[offset + d] = *both;
     }
@@ -184,11 +192,12 @@ SymbolicShape InferContext::broadcast_inputs(size_t first, size_t count, bool& k
 }
 
 void InferContext::fail(const std::string& what) const {
-  throw Error(ErrorCode::kCorruptFile, fmt::format("infer shapes: node \"{}\" ({}): expected {}", node_.name,
-                                                   name_of(node_.op), what));
+  throw Error(ErrorCode::kCorruptFile, fmt::format("infer shapes: node \"{}\" ({}): expected {}",
+                                                   node_.name, name_of(node_.op), what));
 }
 
-// ---- public -----------------------------------------------------------------------------------------
+// ---- public
+// -----------------------------------------------------------------------------------------
 
 void infer_shapes(Graph& graph) {
   const InferState state = run(graph);

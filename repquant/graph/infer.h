@@ -8,8 +8,8 @@
 
 namespace repquant {
 
-// The elements of an integer or boolean value (rank 0 or 1) where shapes fix them: constants, and what
-// Shape, Gather, Concat, Cast, comparisons and arithmetic make of known dimensions.
+// The elements of an integer or boolean value (rank 0 or 1) where shapes fix them: constants, and
+// what Shape, Gather, Concat, Cast, comparisons and arithmetic make of known dimensions.
 std::optional<std::vector<int64_t>> known_integers(const Graph& graph, ValueId id);
 
 // A dimension name from a file as a symbol; one that cannot take part in expressions becomes empty.

@@ -38,7 +38,9 @@ class InferContext {
   InferContext(const Node& node, InferState& state) : node_(node), state_(state) {}
 
   const Node& node() const { return node_; }
-  bool has(size_t input) const { return input < node_.inputs.size() && node_.inputs[input] != kNoValue; }
+  bool has(size_t input) const {
+    return input < node_.inputs.size() && node_.inputs[input] != kNoValue;
+  }
   size_t output_count() const { return node_.outputs.size(); }
   const SymbolicShape* shape(size_t input) const;            // nullptr: absent, or rank unknown
   DType dtype(size_t input) const;

@@ -60,7 +60,15 @@ InferFunction movement(OpKind op) {
 InferFunction many_inputs(OpKind op) {
   using enum OpKind;
   switch (op) {
-    case kAdd: case kSub: case kMul: case kDiv: case kPow: case kMod: case kMax: case kMin: case kMean:
+    case kAdd:
+    case kSub:
+    case kMul:
+    case kDiv:
+    case kPow:
+    case kMod:
+    case kMax:
+    case kMin:
+    case kMean:
     case kSum: case kBitShift: case kBitwiseAnd: case kBitwiseOr: case kBitwiseXor: case kPRelu:
       return shapes::variadic;
     case kAnd: case kOr: case kXor: case kEqual: case kGreater: case kGreaterOrEqual: case kLess:
@@ -88,7 +96,8 @@ InferFunction infer_function(OpKind op) {
   if (const auto found = windows_and_products(op)) return found;
   if (const auto found = movement(op)) return found;
   if (const auto found = many_inputs(op)) return found;
-  if (op == OpKind::kConstant || op == OpKind::kUpsample) return nullptr;   // the importer removes them
+  if (op == OpKind::kConstant || op == OpKind::kUpsample)
+    return nullptr;  // the importer removes them
   return shapes::same;   // everything else keeps the shape of its first input
 }
 

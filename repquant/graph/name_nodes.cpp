@@ -20,7 +20,8 @@ std::string parent(const std::string& name) {
 
 std::string stem(const std::string& name) {
   for (const std::string_view end : {".weight", ".bias", ".gamma", ".beta", ".w_0", ".b_0"}) {
-    if (name.size() > end.size() && name.ends_with(end)) return name.substr(0, name.size() - end.size());
+    if (name.size() > end.size() && name.ends_with(end))
+      return name.substr(0, name.size() - end.size());
   }
   return "";
 }
@@ -35,7 +36,8 @@ std::string module_path(const std::string& name) {
 }
 
 bool is_product(OpKind op) {
-  return op == OpKind::kLinear || op == OpKind::kConv || op == OpKind::kConvTranspose || op == OpKind::kGemm;
+  return op == OpKind::kLinear || op == OpKind::kConv || op == OpKind::kConvTranspose ||
+         op == OpKind::kGemm;
 }
 
 bool is_norm(OpKind op) {
@@ -149,7 +151,8 @@ class Namer {
     for (int i = 0; i < kReach && id != kNoValue && graph_.value(id).producer >= 0; ++i) {
       const NodeId producer = graph_.value(id).producer;
       const Node& node = graph_.node(producer);
-      if (is_norm(node.op) || is_activation(node.op) || node.op == OpKind::kMultiHeadAttention) return producer;
+      if (is_norm(node.op) || is_activation(node.op) || node.op == OpKind::kMultiHeadAttention)
+        return producer;
       if (is_product(node.op) || node.inputs.empty()) return -1;
       id = node.inputs[0];
     }

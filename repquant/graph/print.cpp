@@ -27,7 +27,8 @@ std::string attribute_text(const AttrValue& value) {
     std::string operator()(const std::vector<int64_t>& v) const { return list_text(v); }
     std::string operator()(const std::vector<float>& v) const { return list_text(v); }
     std::string operator()(const Tensor& v) const {
-      return fmt::format("{}{}", name_of(v.dtype()), to_string(std::span<const int64_t>(v.shape())));
+      return fmt::format("{}{}", name_of(v.dtype()),
+                         to_string(std::span<const int64_t>(v.shape())));
     }
   };
   return std::visit(Visitor{}, value);
@@ -70,7 +71,8 @@ std::string node_line(const Graph& graph, const Node& node) {
   line += ")";
   std::string attributes;
   for (const auto& [name, value] : node.attrs.all()) {
-    attributes += fmt::format("{}{}={}", attributes.empty() ? "" : ", ", name, attribute_text(value));
+    attributes +=
+        fmt::format("{}{}={}", attributes.empty() ? "" : ", ", name, attribute_text(value));
   }
   if (!attributes.empty()) line += " {" + attributes + "}";
   line += " ->";

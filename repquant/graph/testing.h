@@ -37,8 +37,8 @@ struct GraphBuilder {
   ValueId integer(int64_t value) {
     return graph.add_constant(fmt::format("c{}", graph.value_count()), Tensor::scalar(value));
   }
-  std::vector<ValueId> nodes(OpKind op, std::vector<ValueId> inputs, size_t outputs, Attrs attrs = {},
-                             std::string name = {}) {
+  std::vector<ValueId> nodes(OpKind op, std::vector<ValueId> inputs, size_t outputs,
+                             Attrs attrs = {}, std::string name = {}) {
     Node node;
     node.op = op;
     node.name = name.empty() ? fmt::format("n{}", graph.node_capacity()) : std::move(name);

@@ -42,7 +42,8 @@ size_t unknown_values(const Graph& graph) {
       if (v == kNoValue) continue;
       const auto& shape = graph.value(v).shape;
       bool unknown = !shape.has_value();
-      for (size_t d = 0; shape && d < shape->size(); ++d) unknown |= !(*shape)[d].known() && (*shape)[d].symbol.empty();
+      for (size_t d = 0; shape && d < shape->size(); ++d)
+        unknown |= !(*shape)[d].known() && (*shape)[d].symbol.empty();
       count += unknown;
     }
   }
@@ -50,7 +51,8 @@ size_t unknown_values(const Graph& graph) {
 }
 
 TEST(LoadAssets, EveryFileImportsInfersAndPrints) {
-  if (!fs::is_directory(graph_testing::assets())) GTEST_SKIP() << "assets missing: " << graph_testing::assets();
+  if (!fs::is_directory(graph_testing::assets()))
+    GTEST_SKIP() << "assets missing: " << graph_testing::assets();
   for (const Asset& asset : kAssets) {
     SCOPED_TRACE(asset.path);
     Graph graph = load_plain(graph_testing::assets() / asset.path);
@@ -65,7 +67,8 @@ TEST(LoadAssets, EveryFileImportsInfersAndPrints) {
 }
 
 TEST(LoadAssets, EveryFileIsRecognisedWithoutDamage) {
-  if (!fs::is_directory(graph_testing::assets())) GTEST_SKIP() << "assets missing: " << graph_testing::assets();
+  if (!fs::is_directory(graph_testing::assets()))
+    GTEST_SKIP() << "assets missing: " << graph_testing::assets();
   for (const Asset& asset : kAssets) {
     SCOPED_TRACE(asset.path);
     const Graph plain = load_plain(graph_testing::assets() / asset.path);
@@ -73,19 +76,22 @@ TEST(LoadAssets, EveryFileIsRecognisedWithoutDamage) {
     EXPECT_LE(graph.order().size(), asset.nodes);
     ASSERT_EQ(graph.outputs.size(), plain.outputs.size());
     for (size_t i = 0; i < graph.outputs.size(); ++i) {
-      EXPECT_EQ(graph_testing::shape_text(graph, graph.outputs[i]), graph_testing::shape_text(plain, plain.outputs[i]));
+      EXPECT_EQ(graph_testing::shape_text(graph, graph.outputs[i]),
+                graph_testing::shape_text(plain, plain.outputs[i]));
     }
     for (const NodeId id : graph.order()) EXPECT_NE(graph.node(id).op, OpKind::kBatchNorm);
   }
 }
 
 TEST(LoadAssets, DeitTinyHasItsBlocks) {
-  if (!fs::is_directory(graph_testing::assets())) GTEST_SKIP() << "assets missing: " << graph_testing::assets();
+  if (!fs::is_directory(graph_testing::assets()))
+    GTEST_SKIP() << "assets missing: " << graph_testing::assets();
   const Graph graph = load_model(graph_testing::assets() / "vision/deit_tiny/deit_tiny.onnx");
   std::vector<std::string> names;
   for (const NodeId id : graph.order()) names.push_back(graph.node(id).name);
   for (int block = 0; block < 12; ++block) {
-    for (const char* part : {"norm1", "attn.qkv", "attn", "attn.proj", "norm2", "mlp.fc1", "mlp.act", "mlp.fc2"}) {
+    for (const char* part :
+         {"norm1", "attn.qkv", "attn", "attn.proj", "norm2", "mlp.fc1", "mlp.act", "mlp.fc2"}) {
       const std::string name = "blocks." + std::to_string(block) + "." + part;
       EXPECT_EQ(std::count(names.begin(), names.end(), name), 1) << name;
     }
@@ -99,7 +105,8 @@ TEST(Load, AMissingFileAndAFolderAreNamed) {
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kNotFound);
-    EXPECT_NE(std::string(error.what()).find("no/such/model.onnx"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("no/such/model.onnx"), std::string::npos)
+        << error.what();
   }
   EXPECT_THROW(load_model(fs::temp_directory_path()), Error);
 }

@@ -38,7 +38,8 @@ Element combine(OpKind op, const Element& a, const Element& b) {
   const auto negative = [](const Element& e) { return e.known && e.value < 0; };
   const Dim left = dim_of(a), right = dim_of(b);
   switch (op) {
-    case OpKind::kMul: return negative(a) || negative(b) ? Element{} : of_dim(multiply(left, right));
+    case OpKind::kMul:
+      return negative(a) || negative(b) ? Element{} : of_dim(multiply(left, right));
     case OpKind::kAdd: case OpKind::kSum:
       if (negative(a)) return of_dim(add(right, a.value));
       if (negative(b)) return of_dim(add(left, b.value));
@@ -51,7 +52,9 @@ Element combine(OpKind op, const Element& a, const Element& b) {
       const auto quotient = divide(left, right);
       return quotient ? of_dim(*quotient) : Element{};
     }
-    default: return !a.symbol.empty() && a == b && (op == OpKind::kMax || op == OpKind::kMin) ? a : Element{};
+    default:
+      return !a.symbol.empty() && a == b && (op == OpKind::kMax || op == OpKind::kMin) ? a
+                                                                                       : Element{};
   }
 }
 
@@ -73,7 +76,8 @@ Element compared(OpKind op, const Element& a, const Element& b) {
   }
   if (op != OpKind::kEqual) return {};
   if (!a.symbol.empty() && a == b) return truth(true);
-  const bool apart = (a.known && a.value < 0 && !b.symbol.empty()) || (b.known && b.value < 0 && !a.symbol.empty());
+  const bool apart = (a.known && a.value < 0 && !b.symbol.empty()) ||
+                     (b.known && b.value < 0 && !a.symbol.empty());
   return apart ? truth(false) : Element{};
 }
 
@@ -81,7 +85,9 @@ Element compared(OpKind op, const Element& a, const Element& b) {
 template <class Function>
 void combine_vectors(InferContext& c, const IntTensor& a, const IntTensor& b, Function function) {
   const size_t n = std::max(a.elements.size(), b.elements.size());
-  if ((a.elements.size() != n && a.elements.size() != 1) || (b.elements.size() != n && b.elements.size() != 1)) return;
+  if ((a.elements.size() != n && a.elements.size() != 1) ||
+      (b.elements.size() != n && b.elements.size() != 1))
+    return;
   if (a.elements.empty() || b.elements.empty()) return;
   IntTensor out{a.scalar && b.scalar, {}};
   for (size_t i = 0; i < n; ++i) {
@@ -118,7 +124,8 @@ void same_as_boolean(InferContext& c) {
   c.set_dtype(0, DType::kBool);
   if (c.node().op != OpKind::kNot || !c.integers(0)) return;
   IntTensor out{c.integers(0)->scalar, {}};
-  for (const Element& e : c.integers(0)->elements) out.elements.push_back(e.known ? of_number(!e.value) : Element{});
+  for (const Element& e : c.integers(0)->elements)
+    out.elements.push_back(e.known ? of_number(!e.value) : Element{});
   c.set_integers(0, std::move(out));
 }
 
@@ -147,7 +154,9 @@ void where(InferContext& c) {
   for (const IntTensor* t : {choice, yes, no}) {
     if (t->elements.size() != n && t->elements.size() != 1) return;
   }
-  const auto at = [](const IntTensor& t, size_t i) { return t.elements[t.elements.size() == 1 ? 0 : i]; };
+  const auto at = [](const IntTensor& t, size_t i) {
+    return t.elements[t.elements.size() == 1 ? 0 : i];
+  };
   for (size_t i = 0; i < n; ++i) {
     const Element pick = at(*choice, i), a = at(*yes, i), b = at(*no, i);
     out.elements.push_back(pick.known ? (pick.value ? a : b) : a == b ? a : Element{});
@@ -164,7 +173,8 @@ void cast(InferContext& c) {
   IntTensor out{c.integers(0)->scalar, {}};
   for (const Element& e : c.integers(0)->elements) {
     if (*to == DType::kBool) out.elements.push_back(e.known ? of_number(e.value != 0) : Element{});
-    else if (*to == DType::kI32 && e.known && e.value != static_cast<int32_t>(e.value)) out.elements.push_back({});
+    else if (*to == DType::kI32 && e.known && e.value != static_cast<int32_t>(e.value))
+      out.elements.push_back({});
     else out.elements.push_back(e);
   }
   c.set_integers(0, std::move(out));
@@ -208,7 +218,8 @@ void layer_norm(InferContext& c) {
   const auto* gamma = c.shape(1);
   if (gamma && gamma->size() == 1 && axis + 1 == shape->size() && (*gamma)[0].known() &&
       (*gamma)[0].size != 1 && !merge(shape->back(), (*gamma)[0])) {
-    c.fail("a gain as long as the last axis, got " + to_string(*gamma) + " for " + to_string(*shape));
+    c.fail("a gain as long as the last axis, got " + to_string(*gamma) + " for " +
+           to_string(*shape));
   }
 }
 

@@ -37,9 +37,11 @@ Dim symbolic_length(const Dim& dim, const Cut& cut) {
   // A prefix as long as another dimension: a shorter input would fail where the two meet.
   if (from_start && !cut.end.known) return dim_of(cut.end);
   if (is_unknown(dim) || dim.known() || !cut.start.known || cut.start.value <= -kFar) return {};
-  if (to_end) return cut.start.value >= 0 ? add(dim, -cut.start.value) : known_dim(-cut.start.value);
+  if (to_end)
+    return cut.start.value >= 0 ? add(dim, -cut.start.value) : known_dim(-cut.start.value);
   if (!cut.end.known || cut.end.value <= -kFar) return {};
-  if (cut.end.value < 0 && cut.start.value >= 0) return add(dim, checked_add(cut.end.value, -cut.start.value));
+  if (cut.end.value < 0 && cut.start.value >= 0)
+    return add(dim, checked_add(cut.end.value, -cut.start.value));
   const bool same_side = (cut.start.value >= 0) == (cut.end.value >= 0);
   if (same_side && cut.end.value - cut.start.value == 1) return known_dim(1);   // one row is picked
   return {};
@@ -60,7 +62,8 @@ void cut_integers(InferContext& c, const Cut& cut) {
   int64_t at = cut.start.value < 0 ? cut.start.value + size : cut.start.value;
   at = std::clamp<int64_t>(at, 0, cut.step > 0 ? size : size - 1);
   IntTensor out;
-  for (int64_t i = 0; i < length; ++i, at += cut.step) out.elements.push_back(data->elements[static_cast<size_t>(at)]);
+  for (int64_t i = 0; i < length; ++i, at += cut.step)
+    out.elements.push_back(data->elements[static_cast<size_t>(at)]);
   c.set_integers(0, std::move(out));
 }
 
@@ -81,7 +84,8 @@ void gather(InferContext& c) {
   IntTensor picked{indices->empty(), {}};
   const auto size = static_cast<int64_t>(values->elements.size());
   for (const int64_t p : *picks) {
-    if (p < -size || p >= size) c.fail("indices below " + std::to_string(size) + ", got " + std::to_string(p));
+    if (p < -size || p >= size)
+      c.fail("indices below " + std::to_string(size) + ", got " + std::to_string(p));
     picked.elements.push_back(values->elements[static_cast<size_t>(p < 0 ? p + size : p)]);
   }
   c.set_integers(0, std::move(picked));
@@ -96,7 +100,8 @@ void gather_nd(InferContext& c) {
   if (!data || !indices || indices->empty() || !indices->back().known()) return;
   const int64_t batch = c.node().attrs.integer("batch_dims", 0);
   const int64_t skipped = checked_add(batch, indices->back().size);
-  if (batch < 0 || skipped > static_cast<int64_t>(data->size())) c.fail("indices into " + to_string(*data));
+  if (batch < 0 || skipped > static_cast<int64_t>(data->size()))
+    c.fail("indices into " + to_string(*data));
   SymbolicShape out(indices->begin(), indices->end() - 1);
   out.insert(out.end(), data->begin() + skipped, data->end());
   c.set_shape(0, std::move(out));
@@ -107,18 +112,23 @@ void slice(InferContext& c) {
   if (!data) return;
   SymbolicShape out = *data;
   const IntTensor *starts = c.integers(1), *ends = c.integers(2);
-  const auto axes = c.has(3) ? c.numbers(3) : std::nullopt, steps = c.has(4) ? c.numbers(4) : std::nullopt;
+  const auto axes = c.has(3) ? c.numbers(3) : std::nullopt,
+             steps = c.has(4) ? c.numbers(4) : std::nullopt;
   if ((c.has(3) && !axes) || (c.has(4) && !steps) || (!starts && !ends && !c.has(3))) {
     return c.set_shape(0, SymbolicShape(data->size()));
   }
-  const size_t count = axes ? axes->size() : starts ? starts->elements.size() : ends->elements.size();
+  const size_t count = axes     ? axes->size()
+                       : starts ? starts->elements.size()
+                                : ends->elements.size();
   if ((starts && starts->elements.size() != count) || (ends && ends->elements.size() != count) ||
       (steps && steps->size() != count)) {
     c.fail("as many starts, ends, axes and steps");
   }
   for (size_t i = 0; i < count; ++i) {
-    const auto axis = static_cast<size_t>(c.axis(axes ? (*axes)[i] : static_cast<int64_t>(i), data->size()));
-    const Cut cut{starts ? starts->elements[i] : Element{}, ends ? ends->elements[i] : Element{}, steps ? (*steps)[i] : 1};
+    const auto axis =
+        static_cast<size_t>(c.axis(axes ? (*axes)[i] : static_cast<int64_t>(i), data->size()));
+    const Cut cut{starts ? starts->elements[i] : Element{}, ends ? ends->elements[i] : Element{},
+                  steps ? (*steps)[i] : 1};
     if (cut.step == 0) c.fail("steps other than 0");
     out[axis] = cut_length(out[axis], cut);
     if (data->size() == 1 && count == 1) cut_integers(c, cut);
@@ -138,14 +148,16 @@ void split(InferContext& c) {
   if (sizes && whole.known()) {
     int64_t sum = 0;
     for (const int64_t s : *sizes) sum = s < 0 ? INT64_MAX : checked_add(sum, s);
-    if (sum != whole.size) c.fail("sizes that sum to " + std::to_string(whole.size) + ", got " + std::to_string(sum));
+    if (sum != whole.size)
+      c.fail("sizes that sum to " + std::to_string(whole.size) + ", got " + std::to_string(sum));
   }
   // Equal parts, the last one smaller.
   const int64_t each = whole.known() ? (whole.size + count - 1) / count : 0;
   const auto part = [&](int64_t i) -> Dim {
     if (sizes) return known_dim(std::max<int64_t>(0, (*sizes)[static_cast<size_t>(i)]));
     if (c.has(1)) return {};
-    if (whole.known()) return known_dim(std::max<int64_t>(0, std::min(each, whole.size - i * each)));
+    if (whole.known())
+      return known_dim(std::max<int64_t>(0, std::min(each, whole.size - i * each)));
     return divide(whole, known_dim(count)).value_or(Dim{});
   };
   size_t begin = 0;
@@ -154,9 +166,11 @@ void split(InferContext& c) {
     SymbolicShape out = *data;
     out[axis] = part(i);
     if (values && out[axis].known()) {
-      const size_t end = std::min(values->elements.size(), begin + static_cast<size_t>(out[axis].size));
+      const size_t end =
+          std::min(values->elements.size(), begin + static_cast<size_t>(out[axis].size));
       const auto at = values->elements.begin();
-      c.set_integers(static_cast<size_t>(i), {false, {at + static_cast<int64_t>(begin), at + static_cast<int64_t>(end)}});
+      c.set_integers(static_cast<size_t>(i),
+                     {false, {at + static_cast<int64_t>(begin), at + static_cast<int64_t>(end)}});
       begin = end;
     } else {
       values = nullptr;

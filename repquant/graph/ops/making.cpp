@@ -17,12 +17,14 @@ std::optional<double> number_in(const Tensor* tensor) {
 
 constexpr int64_t kMaxFollowed = 128;
 
-// How many of a, a + step, ... lie before b; in unsigned arithmetic, where differences cannot overflow.
+// How many of a, a + step, ... lie before b; in unsigned arithmetic, where differences cannot
+// overflow.
 int64_t steps_between(int64_t a, int64_t b, int64_t step) {
   if (step > 0 ? a >= b : a <= b) return 0;
   const uint64_t span = step > 0 ? static_cast<uint64_t>(b) - static_cast<uint64_t>(a)
                                  : static_cast<uint64_t>(a) - static_cast<uint64_t>(b);
-  const uint64_t stride = step > 0 ? static_cast<uint64_t>(step) : uint64_t{0} - static_cast<uint64_t>(step);
+  const uint64_t stride =
+      step > 0 ? static_cast<uint64_t>(step) : uint64_t{0} - static_cast<uint64_t>(step);
   return static_cast<int64_t>(std::min<uint64_t>((span - 1) / stride + 1, INT64_MAX));
 }
 
@@ -33,11 +35,14 @@ void shape(InferContext& c) {
   const auto* data = c.shape(0);
   if (!data) return c.set_shape(0, SymbolicShape(1));
   const auto rank = static_cast<int64_t>(data->size());
-  const auto bound = [&](int64_t v) { return std::clamp<int64_t>(v < 0 ? (v < -rank ? 0 : v + rank) : v, 0, rank); };
+  const auto bound = [&](int64_t v) {
+    return std::clamp<int64_t>(v < 0 ? (v < -rank ? 0 : v + rank) : v, 0, rank);
+  };
   const int64_t start = bound(c.node().attrs.integer("start", 0));
   const int64_t end = std::max(start, bound(c.node().attrs.integer("end", rank)));
   IntTensor out;
-  for (int64_t i = start; i < end; ++i) out.elements.push_back(element_of((*data)[static_cast<size_t>(i)]));
+  for (int64_t i = start; i < end; ++i)
+    out.elements.push_back(element_of((*data)[static_cast<size_t>(i)]));
   c.set_shape(0, {known_dim(end - start)});
   c.set_integers(0, std::move(out));
 }
@@ -49,7 +54,8 @@ void size(InferContext& c) {
 }
 
 void range(InferContext& c) {
-  const auto start = number_in(c.constant(0)), limit = number_in(c.constant(1)), delta = number_in(c.constant(2));
+  const auto start = number_in(c.constant(0)), limit = number_in(c.constant(1)),
+             delta = number_in(c.constant(2));
   if (start && limit && delta) {
     const double count = *delta == 0 ? -1 : std::max(0.0, std::ceil((*limit - *start) / *delta));
     if (!(count >= 0 && count < 1e15)) c.fail("a range with a step towards its limit");
@@ -57,7 +63,8 @@ void range(InferContext& c) {
   }
   const auto *from = c.integers(0), *to = c.integers(1), *step = c.integers(2);
   SymbolicShape out(1);
-  if (from && to && step && from->elements.size() == 1 && to->elements.size() == 1 && step->elements.size() == 1) {
+  if (from && to && step && from->elements.size() == 1 && to->elements.size() == 1 &&
+      step->elements.size() == 1) {
     const Element a = from->elements[0], b = to->elements[0], d = step->elements[0];
     if (a.known && b.known && d.known) {
       if (d.value == 0) c.fail("a step other than 0");
@@ -65,7 +72,8 @@ void range(InferContext& c) {
       out[0] = known_dim(count);
       if (count <= kMaxFollowed) {
         IntTensor values;
-        for (int64_t i = 0; i < count; ++i) values.elements.push_back({true, checked_add(a.value, checked_mul(i, d.value)), {}});
+        for (int64_t i = 0; i < count; ++i)
+          values.elements.push_back({true, checked_add(a.value, checked_mul(i, d.value)), {}});
         c.set_integers(0, std::move(values));
       }
     } else if (a.known && a.value == 0 && d.known && d.value == 1) {
@@ -88,10 +96,12 @@ void constant_of_shape(InferContext& c) {
   }
   SymbolicShape out;
   for (const Element& e : sizes->elements) out.push_back(dim_of(e));
-  const bool small = out.empty() || (out.size() == 1 && out[0].known() && out[0].size <= kMaxFollowed);
+  const bool small =
+      out.empty() || (out.size() == 1 && out[0].known() && out[0].size <= kMaxFollowed);
   if (small && value && value->dtype() == DType::kI64 && value->size() == 1) {
     const auto count = static_cast<size_t>(out.empty() ? 1 : out[0].size);
-    c.set_integers(0, {out.empty(), std::vector<Element>(count, Element{true, value->as<int64_t>()[0], {}})});
+    c.set_integers(
+        0, {out.empty(), std::vector<Element>(count, Element{true, value->as<int64_t>()[0], {}})});
   }
   c.set_shape(0, std::move(out));
 }
@@ -109,7 +119,8 @@ void one_hot(InferContext& c) {
   SymbolicShape out = *indices;
   const auto axis = c.axis(c.node().attrs.integer("axis", -1), indices->size() + 1);
   const IntTensor* depth = c.integers(1);
-  out.insert(out.begin() + axis, depth && depth->elements.size() == 1 ? dim_of(depth->elements[0]) : Dim{});
+  out.insert(out.begin() + axis,
+             depth && depth->elements.size() == 1 ? dim_of(depth->elements[0]) : Dim{});
   c.set_shape(0, std::move(out));
 }
 

@@ -23,7 +23,9 @@ void product_of(InferContext& c, size_t left, size_t right) {
     const size_t leading = side->size() - 2, offset = out.size() - leading;
     for (size_t i = 0; i < leading; ++i) {
       const auto both = broadcast(out[offset + i], (*side)[i]);
-      if (!both) c.fail("leading sizes that broadcast, got " + to_string(*a_shape) + " and " + to_string(*b_shape));
+      if (!both)
+        c.fail("leading sizes that broadcast, got " + to_string(*a_shape) + " and " +
+               to_string(*b_shape));
       out[offset + i] = *both;
     }
   }
@@ -53,8 +55,10 @@ void qlinear_mat_mul(InferContext& c) {
 void gemm(InferContext& c) {
   const auto *a = c.shape(0), *b = c.shape(1);
   if (!a || !b) return c.set_shape(0, SymbolicShape(2));
-  if (a->size() != 2 || b->size() != 2) c.fail("matrices, got " + to_string(*a) + " and " + to_string(*b));
-  const bool ta = c.node().attrs.integer("transA", 0) != 0, tb = c.node().attrs.integer("transB", 0) != 0;
+  if (a->size() != 2 || b->size() != 2)
+    c.fail("matrices, got " + to_string(*a) + " and " + to_string(*b));
+  const bool ta = c.node().attrs.integer("transA", 0) != 0,
+             tb = c.node().attrs.integer("transB", 0) != 0;
   if (!merge((*a)[ta ? 0 : 1], (*b)[tb ? 1 : 0])) {
     c.fail("equal inner sizes, got " + to_string(*a) + " and " + to_string(*b));
   }
@@ -85,15 +89,18 @@ void einsum(InferContext& c) {
   for (const char letter : inputs + ",") {
     const auto* shape = c.shape(operand);
     if (letter == ',') {
-      if (shape && position != shape->size()) c.fail("an index a dimension of " + to_string(*shape) + ", got \"" + equation + "\"");
+      if (shape && position != shape->size())
+        c.fail("an index a dimension of " + to_string(*shape) + ", got \"" + equation + "\"");
       ++operand;
       position = 0;
       continue;
     }
     ++uses[letter];
     if (shape) {
-      if (position >= shape->size()) c.fail("an index a dimension of " + to_string(*shape) + ", got \"" + equation + "\"");
-      const auto both = broadcast(sizes.emplace(letter, (*shape)[position]).first->second, (*shape)[position]);
+      if (position >= shape->size())
+        c.fail("an index a dimension of " + to_string(*shape) + ", got \"" + equation + "\"");
+      const auto both =
+          broadcast(sizes.emplace(letter, (*shape)[position]).first->second, (*shape)[position]);
       if (!both) c.fail(std::string("one size for index ") + letter + " of \"" + equation + "\"");
       sizes[letter] = *both;
     }
@@ -116,7 +123,8 @@ void multi_head_attention(InferContext& c) {
   if (!q || !v || q->size() < 2 || v->size() < 2) return;
   const int64_t heads = c.node().attrs.integer("heads", 1);
   const int64_t kv_heads = c.node().attrs.integer("kv_heads", heads);
-  if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0) c.fail("heads that the key heads divide");
+  if (heads <= 0 || kv_heads <= 0 || heads % kv_heads != 0)
+    c.fail("heads that the key heads divide");
   SymbolicShape out = *q;
   out.back() = multiply(over(v->back(), kv_heads), known_dim(heads));
   c.set_shape(0, std::move(out));
@@ -129,7 +137,9 @@ void onnx_attention(InferContext& c) {
   if (q->size() == 4) out[3] = (*v)[3];
   else if (q->size() == 3) {
     const int64_t heads = c.node().attrs.integer("q_num_heads", 0);
-    out[2] = heads > 0 ? multiply(over((*v)[2], c.node().attrs.integer("kv_num_heads", 0)), known_dim(heads)) : Dim{};
+    out[2] = heads > 0 ? multiply(over((*v)[2], c.node().attrs.integer("kv_num_heads", 0)),
+                                  known_dim(heads))
+                       : Dim{};
   } else {
     c.fail("queries of 3 or 4 dimensions, got " + to_string(*q));
   }

@@ -31,18 +31,21 @@ Dim solve_remainder(const InferContext& c, const SymbolicShape& input, const Sym
   return {};
 }
 
-void check_same_count(const InferContext& c, const SymbolicShape& input, const SymbolicShape& target) {
+void check_same_count(const InferContext& c, const SymbolicShape& input,
+                      const SymbolicShape& target) {
   const Dim from = product(input), to = product(target);
   if (from.known() && to.known() && from.size != to.size) {
     c.fail("a shape for " + to_string(input) + ", got " + to_string(target));
   }
 }
 
-std::vector<int64_t> unsqueezed_axes(const InferContext& c, const std::vector<int64_t>& axes, size_t rank) {
+std::vector<int64_t> unsqueezed_axes(const InferContext& c, const std::vector<int64_t>& axes,
+                                     size_t rank) {
   std::vector<int64_t> positions;
   for (const int64_t a : axes) positions.push_back(c.axis(a, rank));
   std::sort(positions.begin(), positions.end());
-  if (std::adjacent_find(positions.begin(), positions.end()) != positions.end()) c.fail("axes named once");
+  if (std::adjacent_find(positions.begin(), positions.end()) != positions.end())
+    c.fail("axes named once");
   return positions;
 }
 
@@ -60,14 +63,19 @@ void concat(InferContext& c) {
   for (size_t i = 1; i < c.node().inputs.size(); ++i) {
     const auto* next = c.shape(i);
     if (!next) return;
-    if (next->size() != out.size()) c.fail("inputs of equal rank, got " + to_string(*next) + " beside " + to_string(*first));
+    if (next->size() != out.size())
+      c.fail("inputs of equal rank, got " + to_string(*next) + " beside " + to_string(*first));
     for (size_t d = 0; d < out.size(); ++d) {
       const auto both = d == axis ? add(out[d], (*next)[d]) : merge(out[d], (*next)[d]);
-      if (!both) c.fail("inputs equal but for the axis, got " + to_string(*next) + " beside " + to_string(*first));
+      if (!both)
+        c.fail("inputs equal but for the axis, got " + to_string(*next) + " beside " +
+               to_string(*first));
       out[d] = *both;
     }
     followed = followed && c.integers(i);
-    if (followed) values.elements.insert(values.elements.end(), c.integers(i)->elements.begin(), c.integers(i)->elements.end());
+    if (followed)
+      values.elements.insert(values.elements.end(), c.integers(i)->elements.begin(),
+                             c.integers(i)->elements.end());
   }
   c.set_shape(0, std::move(out));
   if (followed) c.set_integers(0, std::move(values));
@@ -78,7 +86,8 @@ void flatten(InferContext& c) {
   if (!shape) return c.set_shape(0, unknown_rank(2));
   const int64_t given = c.node().attrs.integer("axis", 1);
   const auto rank = static_cast<int64_t>(shape->size());
-  if (given < -rank || given > rank) c.fail("an axis of " + to_string(*shape) + ", got " + std::to_string(given));
+  if (given < -rank || given > rank)
+    c.fail("an axis of " + to_string(*shape) + ", got " + std::to_string(given));
   const auto axis = static_cast<size_t>(given < 0 ? given + rank : given);
   const std::span<const Dim> dims(*shape);
   c.set_shape(0, {product(dims.subspan(0, axis)), product(dims.subspan(axis))});
@@ -114,7 +123,8 @@ void squeeze(InferContext& c) {
     if (!axes) return;
     for (const int64_t a : *axes) {
       const auto axis = static_cast<size_t>(c.axis(a, shape->size()));
-      if ((*shape)[axis].known() && (*shape)[axis].size != 1) c.fail("axes of size 1, got " + to_string(*shape));
+      if ((*shape)[axis].known() && (*shape)[axis].size != 1)
+        c.fail("axes of size 1, got " + to_string(*shape));
       dropped[axis] = true;
     }
   } else {
@@ -166,7 +176,8 @@ void reshape(InferContext& c) {
     } else if (e.known && e.value < -1) {
       c.fail("sizes of -1 or more, got " + std::to_string(e.value));
     } else if (e.known && e.value == 0 && !keep_zero) {
-      if (input && i >= input->size()) c.fail("a size 0 only where the input has a dimension, got one beyond");
+      if (input && i >= input->size())
+        c.fail("a size 0 only where the input has a dimension, got one beyond");
       copied[i] = input != nullptr;
       out.push_back(input ? (*input)[i] : Dim{});
     } else {
@@ -201,8 +212,10 @@ void expand(InferContext& c) {
     if (!both) c.fail("a shape " + to_string(*input) + " stretches to, got " + to_string(out));
     out[offset + i] = *both;
   }
-  if (out.size() == 1 && out[0].known() && out[0].size <= 64 && c.integers(0) && c.integers(0)->elements.size() == 1) {
-    c.set_integers(0, {false, std::vector<Element>(static_cast<size_t>(out[0].size), c.integers(0)->elements[0])});
+  if (out.size() == 1 && out[0].known() && out[0].size <= 64 && c.integers(0) &&
+      c.integers(0)->elements.size() == 1) {
+    c.set_integers(0, {false, std::vector<Element>(static_cast<size_t>(out[0].size),
+                                                   c.integers(0)->elements[0])});
   }
   c.set_shape(0, std::move(out));
 }
@@ -212,9 +225,11 @@ void tile(InferContext& c) {
   const IntTensor* repeats = c.integers(1);
   if (!shape) return;
   if (!repeats) return c.set_shape(0, unknown_rank(shape->size()));
-  if (repeats->elements.size() != shape->size()) c.fail("one repeat a dimension of " + to_string(*shape));
+  if (repeats->elements.size() != shape->size())
+    c.fail("one repeat a dimension of " + to_string(*shape));
   SymbolicShape out;
-  for (size_t i = 0; i < shape->size(); ++i) out.push_back(multiply((*shape)[i], dim_of(repeats->elements[i])));
+  for (size_t i = 0; i < shape->size(); ++i)
+    out.push_back(multiply((*shape)[i], dim_of(repeats->elements[i])));
   c.set_shape(0, std::move(out));
 }
 
@@ -226,7 +241,8 @@ void pad(InferContext& c) {
   std::vector<int64_t> axes;
   if (c.has(3)) axes = *c.numbers(3);
   else for (size_t i = 0; i < shape->size(); ++i) axes.push_back(static_cast<int64_t>(i));
-  if (pads->size() != 2 * axes.size()) c.fail("two pads an axis, got " + std::to_string(pads->size()));
+  if (pads->size() != 2 * axes.size())
+    c.fail("two pads an axis, got " + std::to_string(pads->size()));
   SymbolicShape out = *shape;
   for (size_t i = 0; i < axes.size(); ++i) {
     Dim& dim = out[static_cast<size_t>(c.axis(axes[i], shape->size()))];
@@ -239,19 +255,23 @@ void depth_to_space(InferContext& c) {
   const auto* shape = c.shape(0);
   if (!shape) return;
   const int64_t block = c.node().attrs.integer("blocksize", 0);
-  if (shape->size() != 4 || block <= 0) c.fail("an input of 4 dimensions and a positive block size");
+  if (shape->size() != 4 || block <= 0)
+    c.fail("an input of 4 dimensions and a positive block size");
   const int64_t area = checked_mul(block, block);
   const Dim& channels = (*shape)[1];
-  if (channels.known() && channels.size % area != 0) c.fail("channels that the block divides, got " + to_string(*shape));
-  c.set_shape(0, {(*shape)[0], floor_divide(channels, area), multiply((*shape)[2], known_dim(block)),
-                  multiply((*shape)[3], known_dim(block))});
+  if (channels.known() && channels.size % area != 0)
+    c.fail("channels that the block divides, got " + to_string(*shape));
+  c.set_shape(0,
+              {(*shape)[0], floor_divide(channels, area), multiply((*shape)[2], known_dim(block)),
+               multiply((*shape)[3], known_dim(block))});
 }
 
 void space_to_depth(InferContext& c) {
   const auto* shape = c.shape(0);
   if (!shape) return;
   const int64_t block = c.node().attrs.integer("blocksize", 0);
-  if (shape->size() != 4 || block <= 0) c.fail("an input of 4 dimensions and a positive block size");
+  if (shape->size() != 4 || block <= 0)
+    c.fail("an input of 4 dimensions and a positive block size");
   c.set_shape(0, {(*shape)[0], multiply((*shape)[1], known_dim(checked_mul(block, block))),
                   floor_divide((*shape)[2], block), floor_divide((*shape)[3], block)});
 }

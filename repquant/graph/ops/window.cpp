@@ -12,11 +12,15 @@ struct Window {
   std::string auto_pad;
 };
 
-std::vector<int64_t> list(const InferContext& c, const char* name, size_t count, int64_t fallback, int64_t low) {
+std::vector<int64_t> list(const InferContext& c, const char* name, size_t count, int64_t fallback,
+                          int64_t low) {
   auto values = c.node().attrs.integers(name);
   if (values.empty()) values.assign(count, fallback);
-  const bool good = values.size() == count && std::all_of(values.begin(), values.end(), [&](int64_t v) { return v >= low; });
-  if (!good) c.fail("attribute \"" + std::string(name) + "\" with " + std::to_string(count) + " values of at least " + std::to_string(low));
+  const bool good = values.size() == count &&
+                    std::all_of(values.begin(), values.end(), [&](int64_t v) { return v >= low; });
+  if (!good)
+    c.fail("attribute \"" + std::string(name) + "\" with " + std::to_string(count) +
+           " values of at least " + std::to_string(low));
   return values;
 }
 
@@ -34,23 +38,30 @@ Window window(const InferContext& c, std::vector<int64_t> kernel) {
 std::vector<int64_t> kernel_of(const InferContext& c, const SymbolicShape& weight, size_t axes) {
   auto kernel = c.node().attrs.integers("kernel_shape");
   if (kernel.empty()) {
-    for (size_t i = 0; i < axes; ++i) kernel.push_back(weight[i + 2].known() ? weight[i + 2].size : 0);
+    for (size_t i = 0; i < axes; ++i)
+      kernel.push_back(weight[i + 2].known() ? weight[i + 2].size : 0);
   }
   if (kernel.size() != axes) c.fail("a kernel size a spatial dimension");
   for (size_t i = 0; i < axes; ++i) {
     const Dim& dim = weight[i + 2];
-    if (kernel[i] <= 0 || (dim.known() && dim.size != kernel[i])) c.fail("a kernel as large as its weight, got " + to_string(weight));
+    if (kernel[i] <= 0 || (dim.known() && dim.size != kernel[i]))
+      c.fail("a kernel as large as its weight, got " + to_string(weight));
   }
   return kernel;
 }
 
 Dim window_count(const InferContext& c, const Dim& dim, const Window& w, size_t i, bool ceiling) {
   const int64_t stride = w.strides[i];
-  if (w.auto_pad == "SAME_UPPER" || w.auto_pad == "SAME_LOWER") return floor_divide(add(dim, stride - 1), stride);
+  if (w.auto_pad == "SAME_UPPER" || w.auto_pad == "SAME_LOWER")
+    return floor_divide(add(dim, stride - 1), stride);
   const int64_t reach = checked_add(checked_mul(w.dilations[i], w.kernel[i] - 1), 1);
-  const int64_t padding = w.auto_pad == "VALID" ? 0 : checked_add(w.pads[i], w.pads[i + w.kernel.size()]);
+  const int64_t padding =
+      w.auto_pad == "VALID" ? 0 : checked_add(w.pads[i], w.pads[i + w.kernel.size()]);
   if (!dim.known()) {
-    return add(floor_divide(add(dim, checked_add(checked_add(padding, -reach), ceiling ? stride - 1 : 0)), stride), 1);
+    return add(
+        floor_divide(add(dim, checked_add(checked_add(padding, -reach), ceiling ? stride - 1 : 0)),
+                     stride),
+        1);
   }
   const int64_t room = checked_add(checked_add(dim.size, padding), -reach);
   if (room < 0) c.fail("an input no smaller than the kernel, got size " + std::to_string(dim.size));
@@ -65,11 +76,14 @@ Dim window_count(const InferContext& c, const Dim& dim, const Window& w, size_t 
 void convolve(InferContext& c, size_t data, size_t weights) {
   const auto *x = c.shape(data), *weight = c.shape(weights);
   if (!x || !weight) return;
-  if (x->size() < 3 || x->size() != weight->size()) c.fail("an input and a weight of equal rank, got " + to_string(*x) + " and " + to_string(*weight));
+  if (x->size() < 3 || x->size() != weight->size())
+    c.fail("an input and a weight of equal rank, got " + to_string(*x) + " and " +
+           to_string(*weight));
   const int64_t groups = c.node().attrs.integer("group", 1);
   if (groups <= 0) c.fail("a positive group count");
   if (!merge((*x)[1], multiply((*weight)[1], known_dim(groups)))) {
-    c.fail("as many channels as the weight reads, got " + to_string(*x) + " and " + to_string(*weight));
+    c.fail("as many channels as the weight reads, got " + to_string(*x) + " and " +
+           to_string(*weight));
   }
   const size_t axes = x->size() - 2;
   for (size_t i = 0; i < axes; ++i) {
@@ -94,7 +108,9 @@ Dim scaled(const InferContext& c, const Dim& dim, double scale) {
     if (!(size < 1e15)) c.fail("sizes that fit into memory");
     return known_dim(static_cast<int64_t>(size));
   }
-  return scale == std::floor(scale) && scale < 1e6 ? multiply(dim, known_dim(static_cast<int64_t>(scale))) : Dim{};
+  return scale == std::floor(scale) && scale < 1e6
+             ? multiply(dim, known_dim(static_cast<int64_t>(scale)))
+             : Dim{};
 }
 
 }  // namespace
@@ -114,8 +130,12 @@ void qlinear_conv(InferContext& c) {
 void conv_transpose(InferContext& c) {
   const auto *x = c.shape(0), *weight = c.shape(1);
   if (!x || !weight) return;
-  if (x->size() < 3 || x->size() != weight->size()) c.fail("an input and a weight of equal rank, got " + to_string(*x) + " and " + to_string(*weight));
-  if (!merge((*x)[1], (*weight)[0])) c.fail("as many channels as the weight reads, got " + to_string(*x) + " and " + to_string(*weight));
+  if (x->size() < 3 || x->size() != weight->size())
+    c.fail("an input and a weight of equal rank, got " + to_string(*x) + " and " +
+           to_string(*weight));
+  if (!merge((*x)[1], (*weight)[0]))
+    c.fail("as many channels as the weight reads, got " + to_string(*x) + " and " +
+           to_string(*weight));
   const size_t axes = x->size() - 2;
   const int64_t groups = c.node().attrs.integer("group", 1);
   if (groups <= 0) c.fail("a positive group count");
@@ -140,7 +160,8 @@ void conv_transpose(InferContext& c) {
     // Multiplied out, so that a stride of 2 over "height" reads "2*height".
     const int64_t rest = checked_add(checked_add(extra[i], reach), checked_mul(padding, -1));
     if (dim.known()) out.push_back(add(span, rest));
-    else out.push_back(add(multiply(dim, known_dim(w.strides[i])), checked_add(rest, -w.strides[i])));
+    else
+      out.push_back(add(multiply(dim, known_dim(w.strides[i])), checked_add(rest, -w.strides[i])));
   }
   c.set_shape(0, std::move(out));
 }

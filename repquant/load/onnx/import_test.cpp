@@ -35,7 +35,8 @@ const Node& only(const Graph& graph, OpKind op) {
   return *found;
 }
 
-// ---- tensors ----------------------------------------------------------------------------------------
+// ---- tensors
+// ----------------------------------------------------------------------------------------
 
 TEST(OnnxTensor, EveryStorageForm) {
   ModelBuilder m;
@@ -84,7 +85,8 @@ TEST(OnnxTensor, HalvesMatchTheirFormula) {
       EXPECT_EQ(std::isnan(value), fraction != 0);
       continue;
     }
-    const double magnitude = exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+    const double magnitude =
+        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
     EXPECT_EQ(value, static_cast<float>(bits & 0x8000 ? -magnitude : magnitude));
   }
 }
@@ -93,7 +95,9 @@ struct TempFolder {
   fs::path path = fs::temp_directory_path() / ("repquant_onnx_" + std::to_string(::getpid()));
   TempFolder() { fs::create_directories(path / "model"); }
   ~TempFolder() { fs::remove_all(path); }
-  void write(const fs::path& name, const std::string& bytes) const { std::ofstream(path / name, std::ios::binary) << bytes; }
+  void write(const fs::path& name, const std::string& bytes) const {
+    std::ofstream(path / name, std::ios::binary) << bytes;
+  }
 };
 
 ModelBuilder external_model(const std::vector<std::pair<std::string, std::string>>& entries) {
@@ -128,14 +132,22 @@ TEST(OnnxTensor, ExternalData) {
     EXPECT_EQ(outcome.rfind(prefix, 0), 0u) << location << ": " << outcome;
   }
   EXPECT_EQ(failure([&] { load({{"location", "none.bin"}}); }).rfind("missing: ", 0), 0u);
-  for (const auto& [key, value] : {std::pair{"offset", "8"}, {"offset", "99"}, {"offset", "-1"}, {"length", "7"}, {"length", "18446744073709551615"}}) {
+  for (const auto& [key, value] : {std::pair{"offset", "8"},
+                                   {"offset", "99"},
+                                   {"offset", "-1"},
+                                   {"length", "7"},
+                                   {"length", "18446744073709551615"}}) {
     const std::string outcome = failure([&] { load({{"location", "w.bin"}, {key, value}}); });
     EXPECT_EQ(outcome.rfind(prefix, 0), 0u) << key << value << ": " << outcome;
   }
-  EXPECT_EQ(failure([&] { external_model({{"location", "w.bin"}}).parse({}); }).rfind("unsupported: ", 0), 0u);
+  EXPECT_EQ(failure([&] {
+              external_model({{"location", "w.bin"}}).parse({});
+            }).rfind("unsupported: ", 0),
+            0u);
 }
 
-// ---- graphs -----------------------------------------------------------------------------------------
+// ---- graphs
+// -----------------------------------------------------------------------------------------
 
 TEST(OnnxGraph, NamesInputsAndOrder) {
   ModelBuilder m;
@@ -159,7 +171,9 @@ TEST(OnnxGraph, NamesInputsAndOrder) {
 TEST(OnnxGraph, ConstantNodesInEveryForm) {
   ModelBuilder m;
   m.input("x", {2});
-  ModelBuilder::fill(*attribute(m.node("Constant", {}, {"a"}), "value", onnx::AttributeProto::TENSOR).mutable_t(), "", {}, kFloat);
+  ModelBuilder::fill(
+      *attribute(m.node("Constant", {}, {"a"}), "value", onnx::AttributeProto::TENSOR).mutable_t(),
+      "", {}, kFloat);
   m.graph().mutable_node(0)->mutable_attribute(0)->mutable_t()->add_float_data(3);
   set_float(m.node("Constant", {}, {"b"}), "value_float", 4);
   set_ints(m.node("Constant", {}, {"c"}), "value_ints", {5, 6});
@@ -174,7 +188,8 @@ TEST(OnnxGraph, ConstantNodesInEveryForm) {
   EXPECT_EQ(g.order().size(), 1u);
 }
 
-void add_branch(onnx::NodeProto& node, const std::string& name, const std::string& op, const std::string& input) {
+void add_branch(onnx::NodeProto& node, const std::string& name, const std::string& op,
+                const std::string& input) {
   auto& graph = *attribute(node, name, onnx::AttributeProto::GRAPH).mutable_g();
   ModelBuilder::set(*graph.add_node(), op, {input}, {name + "_out"});
   graph.add_output()->set_name(name + "_out");
@@ -208,7 +223,8 @@ TEST(OnnxGraph, IfWithAKnownConditionIsInlined) {
   add_branch(node, "else_branch", "Neg", "x");
   m.output("y");
   EXPECT_EQ(failure([&] { m.parse(); }),
-            "unsupported: load onnx: node \"y\" (If, opset 13): expected a condition known at load, got one that depends on the input");
+            "unsupported: load onnx: node \"y\" (If, opset 13): expected a condition known at "
+            "load, got one that depends on the input");
 }
 
 TEST(OnnxGraph, FunctionsAreInlinedWithTheirAttributes) {
@@ -238,15 +254,20 @@ TEST(OnnxGraph, FunctionsAreInlinedWithTheirAttributes) {
   EXPECT_EQ(only(g, OpKind::kLeakyRelu).attrs.real("alpha", 0), 0.25f);
   EXPECT_EQ(only(g, OpKind::kLeakyRelu).name.rfind("leaky_relu", 0), 0u);
 
-  ModelBuilder::set(*function.add_node(), "Leak", {"r"}, {"again"}).set_domain("local");   // calls itself
-  EXPECT_EQ(failure([&] { m.parse(); }), "corrupt: load onnx: graph: expected at most 32 nested branches and functions, got more");
+  ModelBuilder::set(*function.add_node(), "Leak", {"r"}, {"again"})
+      .set_domain("local");  // calls itself
+  EXPECT_EQ(
+      failure([&] { m.parse(); }),
+      "corrupt: load onnx: graph: expected at most 32 nested branches and functions, got more");
 }
 
-// ---- older opsets -----------------------------------------------------------------------------------
+// ---- older opsets
+// -----------------------------------------------------------------------------------
 
 struct Rewritten {
   Graph graph;
-  explicit Rewritten(int64_t opset, const std::vector<int64_t>& shape, const std::function<void(ModelBuilder&)>& build) {
+  explicit Rewritten(int64_t opset, const std::vector<int64_t>& shape,
+                     const std::function<void(ModelBuilder&)>& build) {
     ModelBuilder m(opset);
     m.input("x", shape);
     build(m);
@@ -258,13 +279,17 @@ struct Rewritten {
 };
 
 TEST(OnnxOpsets, AttributesBecomeInputs) {
-  const Rewritten squeeze(11, {1, 4, 1}, [](ModelBuilder& m) { set_ints(m.node("Squeeze", {"x"}, {"y"}), "axes", {2}); });
+  const Rewritten squeeze(11, {1, 4, 1}, [](ModelBuilder& m) {
+    set_ints(m.node("Squeeze", {"x"}, {"y"}), "axes", {2});
+  });
   EXPECT_EQ(squeeze.shape(), "[1, 4]");
   EXPECT_FALSE(only(squeeze.graph, OpKind::kSqueeze).attrs.has("axes"));
-  const Rewritten unsqueeze(11, {4}, [](ModelBuilder& m) { set_ints(m.node("Unsqueeze", {"x"}, {"y"}), "axes", {0}); });
+  const Rewritten unsqueeze(
+      11, {4}, [](ModelBuilder& m) { set_ints(m.node("Unsqueeze", {"x"}, {"y"}), "axes", {0}); });
   EXPECT_EQ(unsqueeze.shape(), "[1, 4]");
   for (const char* op : {"ReduceMean", "ReduceSum", "ReduceL2"}) {
-    const Rewritten reduce(9, {2, 3, 4}, [&](ModelBuilder& m) { set_ints(m.node(op, {"x"}, {"y"}), "axes", {1}); });
+    const Rewritten reduce(
+        9, {2, 3, 4}, [&](ModelBuilder& m) { set_ints(m.node(op, {"x"}, {"y"}), "axes", {1}); });
     EXPECT_EQ(reduce.shape(), "[2, 1, 4]") << op;
   }
   const Rewritten slice(9, {5, 6}, [](ModelBuilder& m) {
@@ -274,15 +299,22 @@ TEST(OnnxOpsets, AttributesBecomeInputs) {
     set_ints(node, "axes", {1});
   });
   EXPECT_EQ(slice.shape(), "[5, 4]");
-  const Rewritten split(11, {6}, [](ModelBuilder& m) { set_ints(m.node("Split", {"x"}, {"y", "z"}), "split", {2, 4}); });
+  const Rewritten split(11, {6}, [](ModelBuilder& m) {
+    set_ints(m.node("Split", {"x"}, {"y", "z"}), "split", {2, 4});
+  });
   EXPECT_EQ(split.shape(), "[2]");
   const Rewritten halves(13, {6}, [](ModelBuilder& m) { m.node("Split", {"x"}, {"y", "z"}); });
   EXPECT_EQ(halves.shape(), "[3]");
-  const Rewritten top(9, {6}, [](ModelBuilder& m) { set_int(m.node("TopK", {"x"}, {"y", "z"}), "k", 4); });
+  const Rewritten top(9, {6}, [](ModelBuilder& m) {
+    set_int(m.node("TopK", {"x"}, {"y", "z"}), "k", 4);
+  });
   EXPECT_EQ(top.shape(), "[4]");
-  const Rewritten pad(9, {6}, [](ModelBuilder& m) { set_ints(m.node("Pad", {"x"}, {"y"}), "pads", {1, 2}); });
+  const Rewritten pad(9, {6}, [](ModelBuilder& m) {
+    set_ints(m.node("Pad", {"x"}, {"y"}), "pads", {1, 2});
+  });
   EXPECT_EQ(pad.shape(), "[9]");
-  const Rewritten clip(9, {6}, [](ModelBuilder& m) { set_float(m.node("Clip", {"x"}, {"y"}), "max", 6); });
+  const Rewritten clip(9, {6},
+                       [](ModelBuilder& m) { set_float(m.node("Clip", {"x"}, {"y"}), "max", 6); });
   const Node& node = only(clip.graph, OpKind::kClip);
   ASSERT_EQ(node.inputs.size(), 3u);
   EXPECT_EQ(node.inputs[1], kNoValue);
@@ -291,7 +323,9 @@ TEST(OnnxOpsets, AttributesBecomeInputs) {
 
 TEST(OnnxOpsets, SoftmaxOverSeveralAxes) {
   const auto softmax = [](int64_t opset, int64_t axis) {
-    return Rewritten(opset, {-1, 3, 4}, [&](ModelBuilder& m) { set_int(m.node("Softmax", {"x"}, {"y"}), "axis", axis); });
+    return Rewritten(opset, {-1, 3, 4}, [&](ModelBuilder& m) {
+      set_int(m.node("Softmax", {"x"}, {"y"}), "axis", axis);
+    });
   };
   EXPECT_EQ(softmax(9, 2).graph.order().size(), 1u);
   EXPECT_EQ(only(softmax(9, 2).graph, OpKind::kSoftmax).attrs.integer("axis", 0), -1);
@@ -326,9 +360,13 @@ TEST(OnnxOpsets, UpsampleAndOldResize) {
 }
 
 TEST(OnnxOpsets, InferenceForms) {
-  const Rewritten dropout(12, {3}, [](ModelBuilder& m) { m.node("Dropout", {"x"}, {"y", "mask"}); });
-  EXPECT_EQ(dropout.graph.node(dropout.graph.value(dropout.graph.outputs[0]).producer).op, OpKind::kIdentity);
-  const Rewritten swish(24, {3}, [](ModelBuilder& m) { set_float(m.node("Swish", {"x"}, {"y"}), "alpha", 1.702f); });
+  const Rewritten dropout(12, {3}, [](ModelBuilder& m) {
+    m.node("Dropout", {"x"}, {"y", "mask"});
+  });
+  EXPECT_EQ(dropout.graph.node(dropout.graph.value(dropout.graph.outputs[0]).producer).op,
+            OpKind::kIdentity);
+  const Rewritten swish(
+      24, {3}, [](ModelBuilder& m) { set_float(m.node("Swish", {"x"}, {"y"}), "alpha", 1.702f); });
   EXPECT_EQ(swish.graph.order().size(), 3u);
   const Rewritten silu(24, {3}, [](ModelBuilder& m) { m.node("Swish", {"x"}, {"y"}); });
   EXPECT_EQ(only(silu.graph, OpKind::kSilu).inputs.size(), 1u);
@@ -337,7 +375,8 @@ TEST(OnnxOpsets, InferenceForms) {
     set_int(m.node("GroupNormalization", {"x", "s", "s"}, {"y"}), "num_groups", 3);
   });
   EXPECT_EQ(shape_text(group.graph, only(group.graph, OpKind::kGroupNorm).inputs[1]), "[6]");
-  const Rewritten cast(13, {3}, [](ModelBuilder& m) { set_int(m.node("Cast", {"x"}, {"y"}), "to", kFloat16); });
+  const Rewritten cast(
+      13, {3}, [](ModelBuilder& m) { set_int(m.node("Cast", {"x"}, {"y"}), "to", kFloat16); });
   EXPECT_EQ(cast.graph.value(cast.graph.outputs[0]).dtype, DType::kF32);
   EXPECT_EQ(only(cast.graph, OpKind::kCast).attrs.integer("to", 0), kFloat);
 }

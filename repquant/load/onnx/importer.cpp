@@ -14,9 +14,10 @@ constexpr int kMaxConditions = 256;         // that need shape inference to be k
 
 std::string main_domain(const std::string& domain) { return domain == "ai.onnx" ? "" : domain; }
 
-bool is_training_or_sequence(const std::string& type) {
-  return type.find("Sequence") != std::string::npos || type.rfind("Optional", 0) == 0 ||
-         type == "ConcatFromSequence";
+// Ops on sequences and optional values, which are not tensors.
+bool is_container_op(const std::string& type) {
+  if (op_from_onnx(type)) return false;   // ReverseSequence reverses tensors
+  return type.find("Sequence") != std::string::npos || type.rfind("Optional", 0) == 0;
 }
 
 std::string nested_prefix(const std::string& outer, const std::string& name) {
@@ -26,7 +27,8 @@ std::string nested_prefix(const std::string& outer, const std::string& name) {
 
 }  // namespace
 
-// ---- the model --------------------------------------------------------------------------------------
+// ---- the model
+// --------------------------------------------------------------------------------------
 
 Importer::Opsets Importer::read_opsets(
     const google::protobuf::RepeatedPtrField<onnx::OperatorSetIdProto>& list) const {
@@ -37,8 +39,10 @@ Importer::Opsets Importer::read_opsets(
   }
   if (const auto it = opsets.find(""); it != opsets.end()) {
     if (it->second < kOldestOpset || it->second > kReadableOpset) {
-      unsupported(fmt::format("model: expected opset {} to {}, got {}", kOldestOpset, kNewestOpset, it->second),
-                  "export the model again with opset 20, or convert it with onnx.version_converter");
+      unsupported(
+          fmt::format("model: expected opset {} to {}, got {}", kOldestOpset, kNewestOpset,
+                      it->second),
+          "export the model again with opset 20, or convert it with onnx.version_converter");
     }
   }
   return opsets;
@@ -52,7 +56,8 @@ void Importer::check_model() const {
     unsupported(fmt::format("model: expected IR version 3 to 14, got {}", model_.ir_version()));
   }
   if (model_.training_info_size() > 0) {
-    unsupported("model: expected inference only, got training information", "export the model in eval mode");
+    unsupported("model: expected inference only, got training information",
+                "export the model in eval mode");
   }
 }
 
@@ -60,7 +65,8 @@ void Importer::index_functions() {
   for (const auto& function : model_.functions()) {
     const std::pair key(main_domain(function.domain()), function.name());
     if (!functions_.emplace(key, &function).second) {
-      unsupported(fmt::format("function {}: expected one definition, got overloads", in_quotes(function.name())));
+      unsupported(fmt::format("function {}: expected one definition, got overloads",
+                              in_quotes(function.name())));
     }
   }
 }
@@ -88,7 +94,8 @@ Graph Importer::run() {
   return std::move(building_.graph);
 }
 
-SymbolicShape Importer::shape_of(const onnx::TensorShapeProto& proto, const std::string& subject) const {
+SymbolicShape Importer::shape_of(const onnx::TensorShapeProto& proto,
+                                 const std::string& subject) const {
   SymbolicShape shape;
   if (proto.dim_size() > 32) corrupt(subject + ": expected at most 32 dimensions, got more");
   for (const auto& dim : proto.dim()) {
@@ -164,7 +171,8 @@ void Importer::add_initializers(Scope& scope, const onnx::GraphProto& graph) {
   }
 }
 
-// ---- nodes ------------------------------------------------------------------------------------------
+// ---- nodes
+// ------------------------------------------------------------------------------------------
 
 std::string Importer::describe(const Scope& scope, const onnx::NodeProto& proto) const {
   const auto it = scope.opsets->find(main_domain(proto.domain()));
@@ -174,12 +182,14 @@ std::string Importer::describe(const Scope& scope, const onnx::NodeProto& proto)
                      it == scope.opsets->end() ? "unknown" : std::to_string(it->second));
 }
 
-ValueId Importer::lookup(const Scope& scope, const std::string& name, const std::string& subject) const {
+ValueId Importer::lookup(const Scope& scope, const std::string& name,
+                         const std::string& subject) const {
   if (name.empty()) return kNoValue;
   for (const Scope* at = &scope; at != nullptr; at = at->parent) {
     if (const auto it = at->names.find(name); it != at->names.end()) return it->second;
   }
-  corrupt(fmt::format("{}: input {}: expected a value defined in the graph, got none", subject, in_quotes(name)));
+  corrupt(fmt::format("{}: input {}: expected a value defined in the graph, got none", subject,
+                      in_quotes(name)));
 }
 
 // All outputs first: files whose nodes are out of order import too, and Graph::sort finds cycles.
@@ -191,8 +201,8 @@ void Importer::declare_outputs(Scope& scope, const Nodes& nodes) {
       const ValueId id = preset != scope.results.end() ? preset->second
                                                        : building_.fresh_value(scope.prefix + name);
       if (!scope.names.emplace(name, id).second) {
-        corrupt(fmt::format("{}: output {}: expected a name used once, got it twice", describe(scope, node),
-                            in_quotes(name)));
+        corrupt(fmt::format("{}: output {}: expected a name used once, got it twice",
+                            describe(scope, node), in_quotes(name)));
       }
     }
   }
@@ -202,14 +212,16 @@ void Importer::declare_outputs(Scope& scope, const Nodes& nodes) {
 void Importer::count_work(int64_t items) {
   imported_nodes_ += items;
   if (imported_nodes_ > limits_.nodes) {
-    throw Error(ErrorCode::kResourceExhausted,
-                fmt::format("load onnx: graph: expected at most {} nodes, got more", limits_.nodes));
+    throw Error(
+        ErrorCode::kResourceExhausted,
+        fmt::format("load onnx: graph: expected at most {} nodes, got more", limits_.nodes));
   }
 }
 
 void Importer::import_body(Scope& scope, const Nodes& nodes) {
   if (scope.depth > kMaxDepth) {
-    corrupt(fmt::format("graph: expected at most {} nested branches and functions, got more", kMaxDepth));
+    corrupt(fmt::format("graph: expected at most {} nested branches and functions, got more",
+                        kMaxDepth));
   }
   count_work(nodes.size());
   declare_outputs(scope, nodes);
@@ -223,9 +235,11 @@ void Importer::import_node(Scope& scope, const onnx::NodeProto& proto) {
     return import_call(scope, proto, *it->second, subject);
   }
   if (!domain.empty()) {
-    unsupported(fmt::format("{}: expected an op of the main ONNX domain or a function of the model, got domain {}",
-                            subject, in_quotes(domain)),
-                "supported: domain ai.onnx, opsets 9 to 23; export without custom or contributed ops");
+    unsupported(
+        fmt::format(
+            "{}: expected an op of the main ONNX domain or a function of the model, got domain {}",
+            subject, in_quotes(domain)),
+        "supported: domain ai.onnx, opsets 9 to 23; export without custom or contributed ops");
   }
   if (!scope.opsets->count("")) corrupt(subject + ": expected an opset of its domain, got none");
   const std::string& type = proto.op_type();
@@ -233,11 +247,13 @@ void Importer::import_node(Scope& scope, const onnx::NodeProto& proto) {
   if (type == "If") return import_if(scope, proto, subject);
   if (type == "Loop" || type == "Scan") {
     unsupported(fmt::format("{}: expected a graph without loops, got \"{}\"", subject, type),
-                "supported: If with a condition known at load, model-local functions; unroll loops at export");
+                "supported: If with a condition known at load, model-local functions; unroll loops "
+                "at export");
   }
-  if (is_training_or_sequence(type)) {
-    unsupported(fmt::format("{}: expected tensors only, got the op \"{}\" on sequences or optional values",
-                            subject, type));
+  if (is_container_op(type)) {
+    unsupported(
+        fmt::format("{}: expected tensors only, got the op \"{}\" on sequences or optional values",
+                    subject, type));
   }
   import_op(scope, proto, subject);
 }
@@ -252,8 +268,9 @@ void Importer::import_op(Scope& scope, const onnx::NodeProto& proto, const std::
   for (const auto& name : proto.input()) {
     const ValueId id = lookup(scope, name, subject);
     if (four_bit_.count(id) && draft.type != "DequantizeLinear") {
-      unsupported(fmt::format("{}: input {}: expected 4-bit integers only in DequantizeLinear, got them here",
-                              subject, in_quotes(name)));
+      unsupported(fmt::format(
+          "{}: input {}: expected 4-bit integers only in DequantizeLinear, got them here", subject,
+          in_quotes(name)));
     }
     draft.node.inputs.push_back(id);
   }
@@ -261,7 +278,8 @@ void Importer::import_op(Scope& scope, const onnx::NodeProto& proto, const std::
     draft.node.outputs.push_back(name.empty() ? kNoValue : lookup(scope, name, subject));
   }
   for (const auto& item : proto.attribute()) {
-    if (auto value = attribute(scope, item, subject)) draft.node.attrs.set(item.name(), std::move(*value));
+    if (auto value = attribute(scope, item, subject))
+      draft.node.attrs.set(item.name(), std::move(*value));
   }
   add_rewritten(building_, std::move(draft));
 }
@@ -275,7 +293,8 @@ void Importer::add_identity(const std::string& name, ValueId from, ValueId to) {
   building_.graph.add_node(std::move(node));
 }
 
-// ---- constants and attributes -----------------------------------------------------------------------
+// ---- constants and attributes
+// -----------------------------------------------------------------------
 
 std::optional<AttrValue> Importer::attribute(const Scope& scope, const onnx::AttributeProto& given,
                                              const std::string& subject) {
@@ -291,29 +310,36 @@ std::optional<AttrValue> Importer::attribute(const Scope& scope, const onnx::Att
     type = proto->has_f() ? Type::FLOAT : proto->has_i() ? Type::INT : proto->has_s() ? Type::STRING
            : proto->has_t() ? Type::TENSOR : proto->floats_size() ? Type::FLOATS : Type::INTS;
   }
-  reader_.charge(proto->s().size() + 8 * static_cast<uint64_t>(proto->floats_size() + proto->ints_size()), subject);
+  reader_.charge(
+      proto->s().size() + 8 * static_cast<uint64_t>(proto->floats_size() + proto->ints_size()),
+      subject);
   switch (type) {
     case Type::FLOAT: return AttrValue(proto->f());
     case Type::INT: return AttrValue(proto->i());
     case Type::STRING: return AttrValue(proto->s());
-    case Type::FLOATS: return AttrValue(std::vector<float>(proto->floats().begin(), proto->floats().end()));
-    case Type::INTS: return AttrValue(std::vector<int64_t>(proto->ints().begin(), proto->ints().end()));
+    case Type::FLOATS:
+      return AttrValue(std::vector<float>(proto->floats().begin(), proto->floats().end()));
+    case Type::INTS:
+      return AttrValue(std::vector<int64_t>(proto->ints().begin(), proto->ints().end()));
     case Type::TENSOR:
-      return AttrValue(reader_.read(proto->t(), subject + ": attribute " + in_quotes(given.name()), false));
+      return AttrValue(
+          reader_.read(proto->t(), subject + ": attribute " + in_quotes(given.name()), false));
     default:
-      unsupported(fmt::format("{}: attribute {}: expected numbers, a text or a tensor, got kind {}", subject,
-                              in_quotes(given.name()), static_cast<int>(type)));
+      unsupported(fmt::format("{}: attribute {}: expected numbers, a text or a tensor, got kind {}",
+                              subject, in_quotes(given.name()), static_cast<int>(type)));
   }
 }
 
-void Importer::import_constant(Scope& scope, const onnx::NodeProto& proto, const std::string& subject) {
+void Importer::import_constant(Scope& scope, const onnx::NodeProto& proto,
+                               const std::string& subject) {
   if (proto.output_size() != 1 || proto.attribute_size() != 1) {
     corrupt(subject + ": expected one attribute and one output");
   }
   const std::string& kind = proto.attribute(0).name();
   if (kind != "value" && kind != "value_float" && kind != "value_floats" && kind != "value_int" &&
       kind != "value_ints") {
-    unsupported(fmt::format("{}: expected a dense tensor of numbers, got attribute {}", subject, in_quotes(kind)));
+    unsupported(fmt::format("{}: expected a dense tensor of numbers, got attribute {}", subject,
+                            in_quotes(kind)));
   }
   const auto given = attribute(scope, proto.attribute(0), subject);
   if (!given) corrupt(subject + ": expected a value, got none");
@@ -339,10 +365,12 @@ void Importer::import_constant(Scope& scope, const onnx::NodeProto& proto, const
   for (const int64_t size : tensor.shape()) value.shape->push_back({size, {}});
   value.constant = std::move(tensor);
   const auto& attr = proto.attribute(0);
-  if (attr.has_t() && (attr.t().data_type() == kUint4 || attr.t().data_type() == kInt4)) four_bit_.insert(id);
+  if (attr.has_t() && (attr.t().data_type() == kUint4 || attr.t().data_type() == kInt4))
+    four_bit_.insert(id);
 }
 
-// ---- inlining ---------------------------------------------------------------------------------------
+// ---- inlining
+// ---------------------------------------------------------------------------------------
 
 void Importer::connect_results(const Scope& scope, const std::vector<std::string>& names,
                                const std::vector<ValueId>& targets, const std::string& subject) {
@@ -400,20 +428,24 @@ void Importer::import_if(Scope& scope, const onnx::NodeProto& proto, const std::
   connect_results(inner, names, targets, subject);
 }
 
-void Importer::import_call(Scope& scope, const onnx::NodeProto& proto, const onnx::FunctionProto& function,
-                           const std::string& subject) {
+void Importer::import_call(Scope& scope, const onnx::NodeProto& proto,
+                           const onnx::FunctionProto& function, const std::string& subject) {
   if (proto.input_size() > function.input_size() || proto.output_size() > function.output_size()) {
     corrupt(fmt::format("{}: expected at most {} inputs and {} outputs, got {} and {}", subject,
-                        function.input_size(), function.output_size(), proto.input_size(), proto.output_size()));
+                        function.input_size(), function.output_size(), proto.input_size(),
+                        proto.output_size()));
   }
   // Field 11, attributes with defaults, is newer than the message classes.
   const auto& unknown = function.unknown_fields();
   std::vector<std::unique_ptr<onnx::AttributeProto>> defaults;
   Scope inner;
   for (int i = 0; i < unknown.field_count(); ++i) {
-    if (unknown.field(i).number() != 11 || unknown.field(i).type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) continue;
+    if (unknown.field(i).number() != 11 ||
+        unknown.field(i).type() != google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED)
+      continue;
     auto attr = std::make_unique<onnx::AttributeProto>();
-    if (!attr->ParseFromString(unknown.field(i).length_delimited())) corrupt(subject + ": damaged function");
+    if (!attr->ParseFromString(unknown.field(i).length_delimited()))
+      corrupt(subject + ": damaged function");
     inner.arguments[attr->name()] = attr.get();
     defaults.push_back(std::move(attr));
   }
@@ -427,7 +459,8 @@ void Importer::import_call(Scope& scope, const onnx::NodeProto& proto, const onn
     inner.arguments[attr.name()] = actual;
   }
   count_work(function.input_size() + function.output_size() + proto.attribute_size());
-  if (!function_opsets_.count(&function)) function_opsets_[&function] = read_opsets(function.opset_import());
+  if (!function_opsets_.count(&function))
+    function_opsets_[&function] = read_opsets(function.opset_import());
   inner.opsets = &function_opsets_[&function];
   inner.depth = scope.depth + 1;
   inner.prefix = nested_prefix(scope.prefix, proto.name().empty() ? function.name() : proto.name());

@@ -26,14 +26,15 @@ class Importer {
   struct Scope {
     const Scope* parent = nullptr;                   // a branch sees its surroundings
     std::map<std::string, ValueId> names;
-    std::map<std::string, ValueId> results;          // names whose value the caller has made already
+    std::map<std::string, ValueId> results;  // names whose value the caller has made already
     std::map<std::string, const onnx::AttributeProto*> arguments;  // attributes of a function call
     const Opsets* opsets = nullptr;
     std::string prefix;                              // of node names
     int depth = 0;
   };
 
-  Opsets read_opsets(const google::protobuf::RepeatedPtrField<onnx::OperatorSetIdProto>& list) const;
+  Opsets read_opsets(
+      const google::protobuf::RepeatedPtrField<onnx::OperatorSetIdProto>& list) const;
   void check_model() const;
   void index_functions();
   void add_inputs(Scope& scope);

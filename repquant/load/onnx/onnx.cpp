@@ -38,14 +38,17 @@ Graph parse_onnx(std::span<const std::byte> bytes, const std::filesystem::path& 
   const uint64_t most = std::min(limits.file_bytes, kProtobufLimit);
   if (bytes.size() > most) {
     throw Error(ErrorCode::kUnsupported,
-                fmt::format("load onnx: {}: expected at most {} bytes, got {}", load::in_quotes(subject), most, bytes.size()),
+                fmt::format("load onnx: {}: expected at most {} bytes, got {}",
+                            load::in_quotes(subject), most, bytes.size()),
                 "save large models with external data");
   }
   onnx::ModelProto model;
   {
-    const google::protobuf::LogSilencer silent;   // damaged files are our error message, not a log line
+    const google::protobuf::LogSilencer
+        silent;  // damaged files are our error message, not a log line
     if (!model.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-      load::corrupt(fmt::format("{}: expected an ONNX model, got bytes that do not parse", load::in_quotes(subject)),
+      load::corrupt(fmt::format("{}: expected an ONNX model, got bytes that do not parse",
+                                load::in_quotes(subject)),
                     "the file is truncated or is not an .onnx file");
     }
   }

@@ -12,7 +12,8 @@
 
 namespace repquant::load {
 
-// ---- names ------------------------------------------------------------------------------------------
+// ---- names
+// ------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -30,7 +31,9 @@ std::string unique_in(std::unordered_map<std::string, size_t>& taken, const std:
 
 }  // namespace
 
-std::string Building::unique_node(const std::string& wanted) { return unique_in(node_names, wanted); }
+std::string Building::unique_node(const std::string& wanted) {
+  return unique_in(node_names, wanted);
+}
 
 ValueId Building::fresh_value(const std::string& wanted) {
   Value value;
@@ -43,7 +46,8 @@ ValueId Building::integers(const std::string& wanted, const std::vector<int64_t>
                             Tensor::of<int64_t>({static_cast<int64_t>(values.size())}, values));
 }
 
-// ---- the rewriters ----------------------------------------------------------------------------------
+// ---- the rewriters
+// ----------------------------------------------------------------------------------
 
 namespace {
 
@@ -136,8 +140,8 @@ void top_k_to_input(Building& b, Draft& d) {
   d.node.attrs = without(d.node.attrs, {"k"});
 }
 
-// Before opset 13 the input is seen as a matrix, cut before `axis`. On the last axis that is the same;
-// otherwise flatten, normalise rows, and restore the shape.
+// Before opset 13 the input is seen as a matrix, cut before `axis`. On the last axis that is the
+// same; otherwise flatten, normalise rows, and restore the shape.
 void restore_flattened(Building& b, NodeId id) {
   Node& node = b.graph.node(id);
   const auto& shape = b.graph.value(node.inputs[0]).shape;
@@ -165,7 +169,8 @@ void spread_groups(Building& b, NodeId id, const std::string& subject) {
   Node& node = b.graph.node(id);
   const auto& shape = b.graph.value(node.inputs[0]).shape;
   const int64_t groups = node.attrs.integer("num_groups", 0);
-  if (!shape || shape->size() < 2 || !(*shape)[1].known() || groups <= 0 || (*shape)[1].size % groups != 0) {
+  if (!shape || shape->size() < 2 || !(*shape)[1].known() || groups <= 0 ||
+      (*shape)[1].size % groups != 0) {
     unsupported(subject + ": expected a known number of channels that its groups divide");
   }
   const int64_t each = (*shape)[1].size / groups, channels = (*shape)[1].size;
@@ -174,9 +179,12 @@ void spread_groups(Building& b, NodeId id, const std::string& subject) {
   for (size_t i = 1; i < 3; ++i) {
     const ValueId column = b.fresh_value(name + "/column"), wide = b.fresh_value(name + "/wide");
     const ValueId full = b.fresh_value(name + "/channels");
-    emit(b, OpKind::kReshape, name + "/as_column", {inputs[i], b.integers(name + "/groups", {groups, 1})}, {column});
-    emit(b, OpKind::kExpand, name + "/spread", {column, b.integers(name + "/sizes", {groups, each})}, {wide});
-    emit(b, OpKind::kReshape, name + "/as_row", {wide, b.integers(name + "/all", {channels})}, {full});
+    emit(b, OpKind::kReshape, name + "/as_column",
+         {inputs[i], b.integers(name + "/groups", {groups, 1})}, {column});
+    emit(b, OpKind::kExpand, name + "/spread",
+         {column, b.integers(name + "/sizes", {groups, each})}, {wide});
+    emit(b, OpKind::kReshape, name + "/as_row", {wide, b.integers(name + "/all", {channels})},
+         {full});
     b.graph.node(id).inputs[i] = full;
   }
 }
@@ -198,14 +206,16 @@ void resize_old(Building& b, Draft& d) {
 void drop_spare_outputs(Draft& d, size_t kept) {
   while (d.node.outputs.size() > 1 && d.node.outputs.back() == kNoValue) d.node.outputs.pop_back();
   if (d.node.outputs.size() > kept) {
-    unsupported(d.subject + ": expected the inference form, got training outputs", "export the model in eval mode");
+    unsupported(d.subject + ": expected the inference form, got training outputs",
+                "export the model in eval mode");
   }
 }
 
 void batch_norm(Building&, Draft& d) {
   drop_spare_outputs(d, 1);
   if (d.node.attrs.integer("training_mode", 0) != 0) {
-    unsupported(d.subject + ": expected inference, got training_mode 1", "export the model in eval mode");
+    unsupported(d.subject + ": expected inference, got training_mode 1",
+                "export the model in eval mode");
   }
   d.node.attrs = without(d.node.attrs, {"training_mode", "momentum", "spatial"});
 }
@@ -214,8 +224,10 @@ void batch_norm(Building&, Draft& d) {
 void dropout(Building& b, Draft& d) {
   if (d.node.inputs.size() > 2 && d.node.inputs[2] != kNoValue) {
     const Tensor* training = constant_input(b, d.node, 2);
-    if (!training || training->dtype() != DType::kBool || training->size() != 1 || training->as<bool>()[0]) {
-      unsupported(d.subject + ": expected inference, got training mode", "export the model in eval mode");
+    if (!training || training->dtype() != DType::kBool || training->size() != 1 ||
+        training->as<bool>()[0]) {
+      unsupported(d.subject + ": expected inference, got training mode",
+                  "export the model in eval mode");
     }
   }
   if (d.node.outputs.size() > 1 && d.node.outputs[1] != kNoValue) {
@@ -239,7 +251,8 @@ void swish(Building& b, Draft& d) {
   const ValueId scale = b.fresh_value(d.node.name + "/alpha");
   b.graph.value(scale).shape = SymbolicShape{};
   b.graph.value(scale).constant = Tensor::scalar(alpha);
-  const ValueId scaled = b.fresh_value(d.node.name + "/scaled"), gate = b.fresh_value(d.node.name + "/gate");
+  const ValueId scaled = b.fresh_value(d.node.name + "/scaled"),
+                gate = b.fresh_value(d.node.name + "/gate");
   emit(b, OpKind::kMul, d.node.name + "/scale", {d.node.inputs[0], scale}, {scaled});
   emit(b, OpKind::kSigmoid, d.node.name + "/sigmoid", {scaled}, {gate});
   d.node.op = OpKind::kMul;
@@ -248,7 +261,8 @@ void swish(Building& b, Draft& d) {
 
 void cast_target(Building&, Draft& d) {
   const int64_t to = d.node.attrs.integer("to", kFloat);
-  if (to == kUint4 || to == kInt4) unsupported(d.subject + ": expected a cast to 8 bits or more, got a 4-bit type");
+  if (to == kUint4 || to == kInt4)
+    unsupported(d.subject + ": expected a cast to 8 bits or more, got a 4-bit type");
   const DType dtype = graph_type(static_cast<int>(std::clamp<int64_t>(to, 0, 1000)), d.subject);
   if (dtype == DType::kF32) d.node.attrs.set("to", int64_t{kFloat});   // narrow floats are widened
 }
@@ -316,14 +330,15 @@ void check_arity(const Draft& d) {
       d.node.op == OpKind::kUnsqueeze) {
     arity.min_inputs = 1;
   }
-  const auto inputs = static_cast<int>(d.node.inputs.size()), outputs = static_cast<int>(d.node.outputs.size());
+  const auto inputs = static_cast<int>(d.node.inputs.size()),
+             outputs = static_cast<int>(d.node.outputs.size());
   bool complete = inputs >= arity.min_inputs && inputs <= arity.max_inputs && outputs >= 1;
   for (int i = 0; complete && i < arity.min_inputs; ++i) {
     complete = d.node.inputs[static_cast<size_t>(i)] != kNoValue;
   }
   if (!complete) {
-    corrupt(fmt::format("{}: expected {} to {} inputs and an output, got {} and {}", d.subject, arity.min_inputs,
-                        arity.max_inputs, inputs, outputs));
+    corrupt(fmt::format("{}: expected {} to {} inputs and an output, got {} and {}", d.subject,
+                        arity.min_inputs, arity.max_inputs, inputs, outputs));
   }
 }
 
@@ -351,7 +366,9 @@ void add_rewritten(Building& b, Draft d) {
   if (flat && !d.node.attrs.has("axis")) d.node.attrs.set("axis", int64_t{1});
   const NodeId id = b.graph.add_node(std::move(d.node));
   if (flat) b.waiting.push_back([id](Building& late) { restore_flattened(late, id); });
-  if (groups) b.waiting.push_back([id, subject = d.subject](Building& late) { spread_groups(late, id, subject); });
+  if (groups)
+    b.waiting.push_back(
+        [id, subject = d.subject](Building& late) { spread_groups(late, id, subject); });
 }
 
 }  // namespace repquant::load

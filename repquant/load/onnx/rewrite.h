@@ -9,8 +9,8 @@
 
 namespace repquant::load {
 
-// What the importer and the rewriters share: the graph, unique names, and rewrites that must wait for
-// shapes.
+// What the importer and the rewriters share: the graph, unique names, and rewrites that must wait
+// for shapes.
 struct Building {
   Graph graph;
   std::unordered_map<std::string, size_t> node_names, value_names;   // name -> next suffix

@@ -54,7 +54,9 @@ int64_t raw_bytes(int64_t elements, int bits) {
 void decode_raw(std::string_view raw, int type, Tensor& out) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(raw.data());
   const auto count = static_cast<size_t>(out.size());
-  const auto half_at = [&](size_t i) { return static_cast<uint16_t>(bytes[2 * i] | bytes[2 * i + 1] << 8); };
+  const auto half_at = [&](size_t i) {
+    return static_cast<uint16_t>(bytes[2 * i] | bytes[2 * i + 1] << 8);
+  };
   const auto nibble_at = [&](size_t i) { return (bytes[i / 2] >> (i % 2 * 4)) & 15; };
   switch (type) {
     case kFloat16:
@@ -94,7 +96,8 @@ std::string narrowed(const Field& field, const std::string& subject) {
   for (int i = 0; i < field.size(); ++i) {
     const auto value = static_cast<Narrow>(field.Get(i));
     if (static_cast<std::decay_t<decltype(field.Get(i))>>(value) != field.Get(i)) {
-      corrupt(fmt::format("{}: element {}: expected a value of its type, got {}", subject, i, field.Get(i)));
+      corrupt(fmt::format("{}: element {}: expected a value of its type, got {}", subject, i,
+                          field.Get(i)));
     }
     std::memcpy(raw.data() + static_cast<size_t>(i) * sizeof(Narrow), &value, sizeof value);
   }
@@ -103,7 +106,8 @@ std::string narrowed(const Field& field, const std::string& subject) {
 
 template <class Field> std::string field_bytes(const Field& field) {
   const size_t bytes = static_cast<size_t>(field.size()) * sizeof(*field.data());
-  return field.empty() ? std::string() : std::string(reinterpret_cast<const char*>(field.data()), bytes);
+  return field.empty() ? std::string()
+                       : std::string(reinterpret_cast<const char*>(field.data()), bytes);
 }
 
 std::string typed_bytes(const onnx::TensorProto& proto, int type, const std::string& subject) {
@@ -133,12 +137,15 @@ void check_finite(const Tensor& tensor, const std::string& subject) {
   const bool nan = tensor.dtype() == DType::kF32   ? has_nan<float>(tensor)
                    : tensor.dtype() == DType::kF64 ? has_nan<double>(tensor)
                                                    : false;
-  if (nan) corrupt(subject + ": expected numbers, got NaN among them", "the weights are damaged; export the model again");
+  if (nan)
+    corrupt(subject + ": expected numbers, got NaN among them",
+            "the weights are damaged; export the model again");
 }
 
 Shape checked_shape(const onnx::TensorProto& proto, const std::string& subject) {
   if (proto.dims_size() > kMaxRank) {
-    corrupt(fmt::format("{}: expected at most {} dimensions, got {}", subject, kMaxRank, proto.dims_size()));
+    corrupt(fmt::format("{}: expected at most {} dimensions, got {}", subject, kMaxRank,
+                        proto.dims_size()));
   }
   Shape shape(proto.dims().begin(), proto.dims().end());
   int64_t count = 1;
@@ -160,7 +167,8 @@ uint64_t external_number(const std::string& text, const char* key, const std::st
   uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) {
-    corrupt(fmt::format("{}: external {}: expected a number of bytes, got {}", subject, key, in_quotes(text)));
+    corrupt(fmt::format("{}: external {}: expected a number of bytes, got {}", subject, key,
+                        in_quotes(text)));
   }
   return value;
 }
@@ -170,8 +178,9 @@ uint64_t external_number(const std::string& text, const char* key, const std::st
 DType graph_type(int onnx_type, const std::string& subject) {
   const auto form = stored_form(onnx_type);
   if (!form) {
-    unsupported(fmt::format("{}: expected numbers or booleans, got {}", subject, type_text(onnx_type)),
-                "supported: float, double, float16, bfloat16, float8, bool and integers of 4 to 64 bits");
+    unsupported(
+        fmt::format("{}: expected numbers or booleans, got {}", subject, type_text(onnx_type)),
+        "supported: float, double, float16, bfloat16, float8, bool and integers of 4 to 64 bits");
   }
   return form->widened;
 }
@@ -184,7 +193,8 @@ float half_to_float(uint16_t bits) {
     const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
     return sign ? -magnitude : magnitude;
   }
-  const uint32_t wide = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
+  const uint32_t wide =
+      sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
   float value;
   std::memcpy(&value, &wide, sizeof value);
   return value;
@@ -213,9 +223,10 @@ float float8_to_float(uint8_t bits, int onnx_type) {
 
 void TensorReader::charge(uint64_t bytes, const std::string& subject) {
   if (bytes > limits_.tensor_bytes - spent_) {
-    throw Error(ErrorCode::kResourceExhausted,
-                fmt::format("load onnx: {}: expected at most {} bytes of constants in all, got more", subject,
-                            limits_.tensor_bytes));
+    throw Error(
+        ErrorCode::kResourceExhausted,
+        fmt::format("load onnx: {}: expected at most {} bytes of constants in all, got more",
+                    subject, limits_.tensor_bytes));
   }
   spent_ += bytes;
 }
@@ -226,27 +237,33 @@ const MappedFile& TensorReader::open(const std::string& location, const std::str
   if (base_.empty()) unsupported(subject + ": expected data inside the file, got external data");
   const fs::path relative(location);
   const auto refuse = [&] {
-    corrupt(fmt::format("{}: external data: expected a file inside the model's folder, got {}", subject,
-                        in_quotes(location)));
+    corrupt(fmt::format("{}: external data: expected a file inside the model's folder, got {}",
+                        subject, in_quotes(location)));
   };
-  if (location.empty() || location.find('\0') != std::string::npos || relative.is_absolute()) refuse();
+  if (location.empty() || location.find('\0') != std::string::npos || relative.is_absolute())
+    refuse();
   std::error_code error;
   const fs::path folder = fs::canonical(base_, error);
-  if (error) throw Error(ErrorCode::kNotFound, "load onnx: folder " + in_quotes(base_.string()) + " not found");
+  if (error)
+    throw Error(ErrorCode::kNotFound,
+                "load onnx: folder " + in_quotes(base_.string()) + " not found");
   const fs::path resolved = fs::weakly_canonical(folder / relative, error);
   if (error) refuse();
   // After links are resolved every component of the folder must still lead the path.
-  const auto mismatch = std::mismatch(folder.begin(), folder.end(), resolved.begin(), resolved.end());
+  const auto mismatch =
+      std::mismatch(folder.begin(), folder.end(), resolved.begin(), resolved.end());
   if (mismatch.first != folder.end() || mismatch.second == resolved.end()) refuse();
   if (!fs::is_regular_file(resolved, error)) {
     throw Error(ErrorCode::kNotFound,
-                fmt::format("load onnx: {}: external data: expected a file {}, got none", subject, in_quotes(location)),
+                fmt::format("load onnx: {}: external data: expected a file {}, got none", subject,
+                            in_quotes(location)),
                 "external data files must lie beside the model");
   }
   return files_.emplace(location, MappedFile(resolved)).first->second;
 }
 
-std::string_view TensorReader::external(const onnx::TensorProto& proto, const std::string& subject) {
+std::string_view TensorReader::external(const onnx::TensorProto& proto,
+                                        const std::string& subject) {
   std::string location;
   uint64_t offset = 0;
   std::optional<uint64_t> length;
@@ -257,13 +274,16 @@ std::string_view TensorReader::external(const onnx::TensorProto& proto, const st
   }
   const auto bytes = open(location, subject).bytes();
   if (offset > bytes.size() || length.value_or(0) > bytes.size() - offset) {
-    corrupt(fmt::format("{}: external data: expected bytes inside {} ({} bytes), got offset {} length {}",
-                        subject, in_quotes(location), bytes.size(), offset, length.value_or(0)));
+    corrupt(fmt::format(
+        "{}: external data: expected bytes inside {} ({} bytes), got offset {} length {}", subject,
+        in_quotes(location), bytes.size(), offset, length.value_or(0)));
   }
-  return {reinterpret_cast<const char*>(bytes.data()) + offset, length.value_or(bytes.size() - offset)};
+  return {reinterpret_cast<const char*>(bytes.data()) + offset,
+          length.value_or(bytes.size() - offset)};
 }
 
-Tensor TensorReader::read(const onnx::TensorProto& proto, const std::string& subject, bool refuse_nan) {
+Tensor TensorReader::read(const onnx::TensorProto& proto, const std::string& subject,
+                          bool refuse_nan) {
   const DType dtype = graph_type(proto.data_type(), subject);
   const Stored form = *stored_form(proto.data_type());
   Shape shape = checked_shape(proto, subject);

@@ -32,8 +32,8 @@ class TensorReader {
   TensorReader(std::filesystem::path base_folder, const OnnxLimits& limits)
       : base_(std::move(base_folder)), limits_(limits) {}
 
-  // Checks that the stored bytes fit the shape before anything is allocated. NaN is kCorruptFile when
-  // `refuse_nan`. `subject` is like: tensor "blocks.0.weight".
+  // Checks that the stored bytes fit the shape before anything is allocated. NaN is kCorruptFile
+  // when `refuse_nan`. `subject` is like: tensor "blocks.0.weight".
   Tensor read(const onnx::TensorProto& proto, const std::string& subject, bool refuse_nan);
   // Counts memory against the limit; kResourceExhausted when it is spent.
   void charge(uint64_t bytes, const std::string& subject);

@@ -23,7 +23,8 @@ struct ModelBuilder {
   }
   onnx::GraphProto& graph() { return *model.mutable_graph(); }
 
-  static void describe(onnx::ValueInfoProto& info, const std::string& name, const std::vector<int64_t>& shape, int type) {
+  static void describe(onnx::ValueInfoProto& info, const std::string& name,
+                       const std::vector<int64_t>& shape, int type) {
     info.set_name(name);
     auto& tensor = *info.mutable_type()->mutable_tensor_type();
     tensor.set_elem_type(type);
@@ -32,12 +33,16 @@ struct ModelBuilder {
       else tensor.mutable_shape()->add_dim()->set_dim_value(size);
     }
   }
-  void input(const std::string& name, const std::vector<int64_t>& shape, int type = onnx::TensorProto::FLOAT) {
+  void input(const std::string& name, const std::vector<int64_t>& shape,
+             int type = onnx::TensorProto::FLOAT) {
     describe(*graph().add_input(), name, shape, type);
   }
-  void output(const std::string& name) { describe(*graph().add_output(), name, {}, onnx::TensorProto::FLOAT); }
+  void output(const std::string& name) {
+    describe(*graph().add_output(), name, {}, onnx::TensorProto::FLOAT);
+  }
 
-  static void fill(onnx::TensorProto& tensor, const std::string& name, const std::vector<int64_t>& shape, int type) {
+  static void fill(onnx::TensorProto& tensor, const std::string& name,
+                   const std::vector<int64_t>& shape, int type) {
     tensor.set_name(name);
     tensor.set_data_type(type);
     for (const int64_t size : shape) tensor.add_dims(size);
@@ -47,7 +52,8 @@ struct ModelBuilder {
     fill(made, name, shape, type);
     return made;
   }
-  void floats(const std::string& name, const std::vector<int64_t>& shape, const std::vector<float>& values) {
+  void floats(const std::string& name, const std::vector<int64_t>& shape,
+              const std::vector<float>& values) {
     auto& made = tensor(name, shape, onnx::TensorProto::FLOAT);
     for (const float v : values) made.add_float_data(v);
   }
@@ -56,14 +62,16 @@ struct ModelBuilder {
     for (const int64_t v : values) made.add_int64_data(v);
   }
 
-  static onnx::NodeProto& set(onnx::NodeProto& node, const std::string& type, const std::vector<std::string>& inputs,
+  static onnx::NodeProto& set(onnx::NodeProto& node, const std::string& type,
+                              const std::vector<std::string>& inputs,
                               const std::vector<std::string>& outputs) {
     node.set_op_type(type);
     for (const auto& name : inputs) node.add_input(name);
     for (const auto& name : outputs) node.add_output(name);
     return node;
   }
-  onnx::NodeProto& node(const std::string& type, const std::vector<std::string>& inputs, const std::vector<std::string>& outputs) {
+  onnx::NodeProto& node(const std::string& type, const std::vector<std::string>& inputs,
+                        const std::vector<std::string>& outputs) {
     return set(*graph().add_node(), type, inputs, outputs);
   }
 
@@ -74,13 +82,15 @@ struct ModelBuilder {
   }
 };
 
-inline onnx::AttributeProto& attribute(onnx::NodeProto& node, const std::string& name, onnx::AttributeProto::AttributeType type) {
+inline onnx::AttributeProto& attribute(onnx::NodeProto& node, const std::string& name,
+                                       onnx::AttributeProto::AttributeType type) {
   auto& made = *node.add_attribute();
   made.set_name(name);
   made.set_type(type);
   return made;
 }
-inline void set_ints(onnx::NodeProto& node, const std::string& name, const std::vector<int64_t>& values) {
+inline void set_ints(onnx::NodeProto& node, const std::string& name,
+                     const std::vector<int64_t>& values) {
   auto& made = attribute(node, name, onnx::AttributeProto::INTS);
   for (const int64_t v : values) made.add_ints(v);
 }
@@ -96,7 +106,8 @@ inline void set_text(onnx::NodeProto& node, const std::string& name, const std::
 
 // "code: message", or "no error".
 inline std::string failure(const std::function<void()>& action) {
-  static constexpr const char* kCodes[] = {"argument", "corrupt", "unsupported", "missing", "exhausted", "internal", "verify"};
+  static constexpr const char* kCodes[] = {"argument",  "corrupt",  "unsupported", "missing",
+                                           "exhausted", "internal", "verify"};
   try {
     action();
   } catch (const Error& error) {

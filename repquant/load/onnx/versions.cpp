@@ -33,20 +33,25 @@ void check_op_version(const std::string& type, int64_t opset, const std::string&
   if (renamed(type, opset)) return;
   if (!op_from_onnx(type) || type == "Upsample") {
     std::string near;
-    for (const auto& name : nearest(type, supported_onnx_ops())) near += (near.empty() ? "" : ", ") + name;
-    unsupported(fmt::format("{}: expected one of the {} supported ops of opsets {} to {}, got {}", subject,
-                            supported_onnx_ops().size(), kOldestOpset, kNewestOpset, in_quotes(type)),
-                near.empty() ? "" : "nearest supported: " + near);
+    for (const auto& name : nearest(type, supported_onnx_ops()))
+      near += (near.empty() ? "" : ", ") + name;
+    unsupported(
+        fmt::format("{}: expected one of the {} supported ops of opsets {} to {}, got {}", subject,
+                    supported_onnx_ops().size(), kOldestOpset, kNewestOpset, in_quotes(type)),
+        near.empty() ? "" : "nearest supported: " + near);
   }
-  const auto row = std::find_if(kVersions.begin(), kVersions.end(), [&](const Versions& v) { return v.op == type; });
+  const auto row = std::find_if(kVersions.begin(), kVersions.end(),
+                                [&](const Versions& v) { return v.op == type; });
   if (row == kVersions.end()) return;
   if (opset < row->first) {
-    corrupt(fmt::format("{}: expected opset {} or later for {}, got {}", subject, row->first, in_quotes(type), opset));
+    corrupt(fmt::format("{}: expected opset {} or later for {}, got {}", subject, row->first,
+                        in_quotes(type), opset));
   }
   if (row->last != 0 && opset > row->last) {
-    unsupported(fmt::format("{}: op {} has a newer version in opset {}, this build knows it up to {}", subject,
-                            in_quotes(type), opset, row->last),
-                "export with opset 23 or older");
+    unsupported(
+        fmt::format("{}: op {} has a newer version in opset {}, this build knows it up to {}",
+                    subject, in_quotes(type), opset, row->last),
+        "export with opset 23 or older");
   }
 }
 
