@@ -1,0 +1,340 @@
+#include "repquant/report/charts.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "repquant/report/html.h"
+
+namespace repquant::report {
+namespace {
+
+constexpr double kPlotFrom = 36.0, kPlotTo = 90.0;  // percent of the width; labels stand left
+constexpr size_t kLabelBytes = 20;
+constexpr size_t kMostPoints = 512;                 // of a line across channels
+
+std::string open_svg(int height, const std::string& title, const std::string& description) {
+  return fmt::format(
+      "<svg class=\"chart\" role=\"img\" width=\"100%\" height=\"{}\"><title>{}</title>"
+      "<desc>{}</desc>",
+      height, escape_html(title), escape_html(description));
+}
+
+// ---- horizontal charts --------------------------------------------------------------------------
+struct Axis {
+  double low = 0, high = 1, step = 1;
+  double percent(double value) const {
+    return kPlotFrom + (kPlotTo - kPlotFrom) * std::clamp((value - low) / (high - low), 0.0, 1.0);
+  }
+};
+
+// About five ticks at 1, 2 or 5 times a power of ten; bounds are ticks.
+Axis axis_over(double low, double high) {
+  const double width = std::max(high - low, 1e-9 * std::max(1.0, std::abs(high)));
+  const double raw = width / 5, power = std::pow(10.0, std::floor(std::log10(raw)));
+  Axis axis;
+  axis.step = 10 * power;
+  for (const double times : {5.0, 2.0, 1.0}) {
+    if (raw <= times * power) axis.step = times * power;
+  }
+  axis.low = std::floor(low / axis.step) * axis.step;
+  axis.high = std::ceil(high / axis.step) * axis.step;
+  if (axis.high <= axis.low) axis.high = axis.low + axis.step;
+  return axis;
+}
+
+std::string grid(const Axis& axis, int top, int bottom, const std::string& unit) {
+  std::string svg;
+  const int ticks = static_cast<int>(std::lround((axis.high - axis.low) / axis.step));
+  for (int i = 0; i <= ticks; ++i) {
+    const double value = axis.low + i * axis.step, x = axis.percent(value);
+    svg += fmt::format("<line class=\"grid\" x1=\"{0:.2f}%\" x2=\"{0:.2f}%\" y1=\"{1}\" y2=\"{2}\"/>",
+                       x, top, bottom);
+    svg += fmt::format("<text class=\"tick\" x=\"{:.2f}%\" y=\"{}\" text-anchor=\"middle\">{:g}</text>",
+                       x, top - 5, std::abs(value) < axis.step * 1e-6 ? 0.0 : value);
+  }
+  svg += fmt::format("<text class=\"tick\" x=\"0\" y=\"{}\">{}</text>", top - 5, unit);
+  return svg;
+}
+
+std::string label(const std::string& name, int y) {
+  const std::string shown = shortened(name, kLabelBytes);
+  return fmt::format("<text class=\"label\" x=\"0\" y=\"{}\">{}<title>{}</title></text>", y,
+                     escape_html(shown), escape_html(name));
+}
+
+std::string bar(const Axis& axis, double value, int y, int height, const std::string& style,
+                const std::string& tip) {
+  const double zero = axis.percent(0), end = axis.percent(value);
+  return fmt::format(
+      "<rect class=\"{}\" x=\"{:.2f}%\" y=\"{}\" width=\"{:.2f}%\" height=\"{}\" rx=\"1.5\">"
+      "<title>{}</title></rect>",
+      style, std::min(zero, end), y, std::max(std::abs(end - zero), 0.15), height,
+      escape_html(tip));
+}
+
+// The three lowest layers are what to look at first.
+double third_lowest(const std::vector<TableRow>& layers) {
+  std::vector<double> values;
+  for (const TableRow& row : layers) {
+    if (const Number* after = row.find("sqnr_db")) values.push_back(after->value);
+  }
+  if (values.size() < 6) return -INFINITY;
+  std::nth_element(values.begin(), values.begin() + 2, values.end());
+  return values[2];
+}
+
+// ---- lines across channels ----------------------------------------------------------------------
+struct Scale {
+  double low, high;
+  double y(double value) const { return 100.0 * (high - value) / (high - low); }
+};
+
+Scale scale_over(std::initializer_list<const std::vector<double>*> lines) {
+  Scale scale{0, 0};  // zero is always shown
+  for (const auto* line : lines) {
+    for (const double value : *line) {
+      scale.low = std::min(scale.low, value);
+      scale.high = std::max(scale.high, value);
+    }
+  }
+  const double margin = std::max(0.04 * (scale.high - scale.low), 1e-30);
+  return {scale.low - margin, scale.high + margin};
+}
+
+// Many channels: the extreme of each group, so that no outlier is lost.
+std::vector<double> thinned(const std::vector<double>& line, bool lowest) {
+  if (line.size() <= kMostPoints) return line;
+  std::vector<double> points;
+  for (size_t i = 0; i < kMostPoints; ++i) {
+    const auto first = line.begin() + static_cast<ptrdiff_t>(i * line.size() / kMostPoints);
+    const auto last = line.begin() + static_cast<ptrdiff_t>((i + 1) * line.size() / kMostPoints);
+    points.push_back(lowest ? *std::min_element(first, last) : *std::max_element(first, last));
+  }
+  return points;
+}
+
+// A value holds across its channel: steps, not slopes.
+std::string steps(const std::vector<double>& line, const Scale& scale, bool leftwards) {
+  std::string path;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const size_t at = leftwards ? line.size() - 1 - i : i;
+    path += fmt::format("V{:.2f}H{}", scale.y(line[at]), leftwards ? at : at + 1);
+  }
+  return path;
+}
+
+std::string area(const std::vector<double>& low, const std::vector<double>& high,
+                 const Scale& scale, const std::string& style) {
+  const auto top = thinned(high, false), bottom = thinned(low, true);
+  return fmt::format("<path class=\"{}\" d=\"M0 {:.2f}{}{}Z\"/>", style, scale.y(top[0]),
+                     steps(top, scale, false), steps(bottom, scale, true));
+}
+
+std::string outline(const std::vector<double>& line, bool lowest, const Scale& scale) {
+  const auto points = thinned(line, lowest);
+  return fmt::format("<path class=\"clip-line\" d=\"M0 {:.2f}{}\"/>", scale.y(points[0]),
+                     steps(points, scale, false));
+}
+
+// The plot stretches with the page, the letters over it do not.
+std::string plot(int height, size_t channels, const std::string& inside, const Scale& scale) {
+  const size_t width = std::min(channels, kMostPoints);
+  std::string svg = fmt::format(
+      "<rect class=\"field\" width=\"100%\" height=\"100%\"/>"
+      "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} 100\" preserveAspectRatio=\"none\">"
+      "<rect class=\"field\" width=\"{}\" height=\"100\"/>{}"
+      "<path class=\"zero\" d=\"M0 {:.2f}H{}\"/></svg>",
+      height, width, width, inside, scale.y(0), width);
+  svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"12\">{:.3g}</text>", scale.high);
+  svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"{}\">{:.3g}</text>", height - 4,
+                     scale.low);
+  svg += fmt::format(
+      "<text class=\"tick halo\" x=\"100%\" dx=\"-4\" y=\"{}\" text-anchor=\"end\">{} channels</text>",
+      height - 4, channels);
+  return svg;
+}
+
+double widest(const std::vector<double>& low, const std::vector<double>& high) {
+  double width = 0;
+  for (size_t i = 0; i < low.size(); ++i) width = std::max(width, high[i] - low[i]);
+  return width;
+}
+
+std::string width_text(const std::string& what, const std::vector<double>& low,
+                       const std::vector<double>& high) {
+  if (low.empty()) return {};
+  std::vector<double> widths;
+  for (size_t i = 0; i < low.size(); ++i) widths.push_back(high[i] - low[i]);
+  std::nth_element(widths.begin(), widths.begin() + static_cast<ptrdiff_t>(widths.size() / 2),
+                   widths.end());
+  return fmt::format("{}: widest channel {:.3g}, median {:.3g}. ", what, widest(low, high),
+                     widths[widths.size() / 2]);
+}
+
+}  // namespace
+
+std::string shortened(const std::string& text, size_t limit) {
+  if (text.size() <= limit) return text;
+  const auto continues = [&](size_t at) {
+    return (static_cast<unsigned char>(text[at]) & 0xC0) == 0x80;
+  };
+  size_t head = limit / 2, tail = text.size() - (limit - head - 1);
+  while (head > 0 && continues(head)) --head;
+  while (tail < text.size() && continues(tail)) ++tail;
+  return text.substr(0, head) + "\u2026" + text.substr(tail);
+}
+
+std::string accuracy_chart(const std::vector<TableRow>& rows) {
+  constexpr int kRow = 26, kTop = 24;
+  double low = INFINITY, high = -INFINITY;
+  std::vector<const TableRow*> shown;
+  for (const TableRow& row : rows) {
+    const Number* top1 = row.find("top1");
+    if (top1 == nullptr) continue;
+    shown.push_back(&row);
+    for (const char* key : {"top1", "ci_low", "ci_high"}) {
+      if (const Number* n = row.find(key)) low = std::min(low, n->value), high = std::max(high, n->value);
+    }
+  }
+  if (shown.empty()) return {};
+  const Axis axis = axis_over(std::max(low, 0.0), high);
+  const int bottom = kTop + kRow * static_cast<int>(shown.size());
+  std::string svg = open_svg(bottom + 4, "Top-1 accuracy",
+                             fmt::format("{} models, {:.2f} to {:.2f} percent, with 95 percent "
+                                         "intervals", shown.size(), low, high));
+  svg += grid(axis, kTop, bottom, "%");
+  for (size_t i = 0; i < shown.size(); ++i) {
+    const TableRow& row = *shown[i];
+    const double top1 = row.find("top1")->value;
+    const int y = kTop + kRow * static_cast<int>(i) + kRow / 2;
+    svg += label(row.name, y + 4);
+    const Number *from = row.find("ci_low"), *to = row.find("ci_high");
+    if (from != nullptr && to != nullptr) {
+      svg += fmt::format("<line class=\"whisker\" x1=\"{:.2f}%\" x2=\"{:.2f}%\" y1=\"{}\" y2=\"{}\"/>",
+                         axis.percent(from->value), axis.percent(to->value), y, y);
+    }
+    svg += fmt::format("<circle class=\"dot\" cx=\"{:.2f}%\" cy=\"{}\" r=\"5\"><title>{}: {:.2f} %"
+                       "</title></circle>", axis.percent(top1), y, escape_html(row.name), top1);
+    svg += fmt::format("<text class=\"value\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{:.2f}</text>",
+                       y + 4, top1);
+  }
+  return svg + "</svg>";
+}
+
+std::string sqnr_chart(const std::vector<TableRow>& layers) {
+  constexpr int kTop = 24;
+  double low = 0, high = 1;
+  int shown = 0;
+  bool any_before = false;
+  for (const TableRow& row : layers) {
+    const Number *before = row.find("sqnr_db_before"), *after = row.find("sqnr_db");
+    shown += before != nullptr || after != nullptr ? 1 : 0;
+    any_before = any_before || before != nullptr;
+    for (const Number* n : {before, after}) {
+      if (n != nullptr) low = std::min(low, n->value), high = std::max(high, n->value);
+    }
+  }
+  if (shown == 0) return {};
+  const Axis axis = axis_over(low, high);
+  const double worst = third_lowest(layers);
+  const int height = any_before ? 20 : 17, bottom = kTop + height * shown;
+  std::string svg = open_svg(bottom + 4, "SQNR by layer",
+                             fmt::format("{} layers, signal-to-quantization-noise ratio in dB, "
+                                         "higher is better", shown));
+  svg += grid(axis, kTop, bottom, "dB");
+  int y = kTop;
+  for (const TableRow& row : layers) {
+    const Number *before = row.find("sqnr_db_before"), *after = row.find("sqnr_db");
+    if (before == nullptr && after == nullptr) continue;
+    svg += label(row.name, y + height / 2 + 4);
+    if (before != nullptr) {
+      svg += bar(axis, before->value, y + 3, 4, "before",
+                 fmt::format("{}: before {:.2f} dB", row.name, before->value));
+    }
+    if (after != nullptr) {
+      const bool low_one = after->value <= worst;
+      svg += bar(axis, after->value, y + (any_before ? 8 : 3), any_before ? 9 : 11,
+                 low_one ? "after worst" : "after",
+                 fmt::format("{}: after {:.2f} dB", row.name, after->value));
+      svg += fmt::format("<text class=\"value{}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{:.1f}</text>",
+                         low_one ? " strong" : "", y + height / 2 + 4, after->value);
+    }
+    y += height;
+  }
+  return svg + "</svg>";
+}
+
+std::string range_chart_before(const ChannelRanges& r) {
+  if (r.before_low.empty() && r.clip_low.empty()) return {};
+  constexpr int kHeight = 110;
+  const Scale scale = scale_over({&r.before_low, &r.before_high, &r.clip_low, &r.clip_high});
+  std::string inside;
+  if (!r.before_low.empty()) inside += area(r.before_low, r.before_high, scale, "range-before");
+  if (!r.clip_low.empty()) {
+    inside += outline(r.clip_low, true, scale) + outline(r.clip_high, false, scale);
+  }
+  const size_t channels = std::max(r.before_low.size(), r.clip_low.size());
+  return open_svg(kHeight, r.norm + ": channel ranges before the fold",
+                  width_text("measured", r.before_low, r.before_high) +
+                      width_text("clipped", r.clip_low, r.clip_high)) +
+         plot(kHeight, channels, inside, scale) + "</svg>";
+}
+
+std::string range_chart_folded(const ChannelRanges& r) {
+  if (r.folded_low.empty()) return {};
+  constexpr int kHeight = 84;
+  const Scale scale = scale_over({&r.folded_low, &r.folded_high});
+  return open_svg(kHeight, r.norm + ": channel ranges after the fold",
+                  width_text("folded", r.folded_low, r.folded_high)) +
+         plot(kHeight, r.folded_low.size(), area(r.folded_low, r.folded_high, scale, "range-folded"),
+              scale) +
+         "</svg>";
+}
+
+int64_t codes_used(const CodeHistogram& histogram) {
+  return std::count_if(histogram.counts.begin(), histogram.counts.end(),
+                       [](double count) { return count > 0; });
+}
+
+double entropy_bits(const CodeHistogram& histogram) {
+  double total = 0, entropy = 0;
+  for (const double count : histogram.counts) total += count;
+  for (const double count : histogram.counts) {
+    if (count > 0) entropy -= count / total * std::log2(count / total);
+  }
+  return entropy;
+}
+
+std::string histogram_chart(const CodeHistogram& histogram, const std::string& what) {
+  constexpr int kHeight = 72;
+  const size_t n = histogram.counts.size();
+  double most = 0, total = 0;
+  for (const double count : histogram.counts) most = std::max(most, count), total += count;
+  std::string bars;
+  const bool tips = n <= 32;
+  const double width = n <= 64 ? 0.86 : 1.0;
+  for (size_t i = 0; i < n; ++i) {
+    const double count = histogram.counts[i];
+    if (count <= 0) continue;
+    const double height = std::max(96.0 * count / most, 1.0);
+    bars += fmt::format("<rect class=\"code\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{}\" height=\"{:.2f}\"",
+                        static_cast<double>(i) + (1 - width) / 2, 100 - height, width, height);
+    bars += tips ? fmt::format("><title>code {}: {:.2f} %</title></rect>",
+                               histogram.low + static_cast<int64_t>(i), 100 * count / total)
+                 : std::string("/>");
+  }
+  const std::string description =
+      fmt::format("codes {} to {}, {} of {} used, entropy {:.2f} bits", histogram.low,
+                  histogram.low + static_cast<int64_t>(n) - 1, codes_used(histogram), n,
+                  entropy_bits(histogram));
+  return open_svg(kHeight, histogram.layer + ": " + what, description) +
+         fmt::format("<rect class=\"field\" width=\"100%\" height=\"100%\"/>"
+                     "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} 100\" "
+                     "preserveAspectRatio=\"none\"><rect class=\"field\" width=\"{}\" "
+                     "height=\"100\"/>{}</svg></svg>",
+                     kHeight, n, n, bars);
+}
+
+}  // namespace repquant::report
