@@ -17,6 +17,29 @@ double mean_scale(const QParams& channels) {
   return static_cast<float>(sum / static_cast<double>(channels.scale.size()));
 }
 
+#ifdef REPQUANT_DEBUG_CHECKS
+// What the consumers compute from random normalised rows, in double.
+std::vector<at::Tensor> probe(const Workspace& ws, const NormConsumers& site, const at::Tensor& rows,
+                              std::vector<at::Tensor>* bounds) {
+  const auto parameter = [&](NodeId node, int input) {
+    return ws.constant(node, input).to(at::kDouble);
+  };
+  const at::Tensor gain = parameter(site.norm, 1).reshape({-1});
+  const at::Tensor bias = parameter(site.norm, 2).reshape({-1});
+  std::vector<at::Tensor> outputs;
+  for (const NodeId linear : site.linears) {
+    const at::Tensor w = parameter(linear, 1), b = parameter(linear, 2);
+    outputs.push_back(at::mm(rows * gain + bias, w.t()) + b);
+    if (bounds == nullptr) continue;
+    // Gain, bias and W were rounded to f32 once each (2^-24): at most two roundings of every
+    // product, one of the bias; 1 % covers the second order.
+    const at::Tensor magnitude = at::mm((rows * gain).abs() + bias.abs(), w.abs().t());
+    bounds->push_back((2 * magnitude + b.abs()) * (1.01 * std::exp2(-24)) + 1e-30);
+  }
+  return outputs;
+}
+#endif
+
 }  // namespace
 
 std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, std::string* reason) {
@@ -25,7 +48,9 @@ std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, st
     if (reason != nullptr) *reason = why;
     return std::nullopt;
   };
-  if (!ws.has_constant(norm, 1) || !ws.has_constant(norm, 2)) return refuse("norm without constant parameters");
+  if (!ws.has_constant(norm, 1) || !ws.has_constant(norm, 2)) {
+    return refuse("norm without constant parameters");
+  }
   NormConsumers site{norm, {}};
   const ValueId out = node.outputs.at(0);
   if (ws.graph.is_output(out)) return refuse("norm output is a graph output");
@@ -34,7 +59,8 @@ std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, st
     const bool linear = consumer.op == OpKind::kLinear && consumer.inputs.at(0) == out &&
                         ws.has_constant(reader, 1) && ws.has_constant(reader, 2);
     if (!linear) {
-      return refuse(fmt::format("reader \"{}\" ({}) cannot be rewritten", consumer.name, name_of(consumer.op)));
+      return refuse(fmt::format("reader \"{}\" ({}) cannot be rewritten", consumer.name,
+                                name_of(consumer.op)));
     }
     site.linears.push_back(reader);
   }
@@ -49,12 +75,14 @@ QParams guard_channels(QParams channels) {
     const double s = channels.scale[c];
     if (s > 1e3 * mean) {
       throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("reparameterize: channel {}: scale is {:.3g} times the mean", c, s / mean));
+                  fmt::format("reparameterize: channel {}: scale is {:.3g} times the mean", c,
+                              s / mean));
     }
     if (s >= 1e-3 * mean) continue;
     const double middle = channels.lower[c] + s * steps / 2;
     channels.scale[c] = static_cast<float>(1e-3 * mean);
-    channels.lower[c] = static_cast<float>(middle - static_cast<double>(channels.scale[c]) * steps / 2);
+    const double half = static_cast<double>(channels.scale[c]) * steps / 2;
+    channels.lower[c] = static_cast<float>(middle - half);
   }
   return channels;
 }
@@ -67,16 +95,29 @@ QParams fold_norm(Workspace& ws, const NormConsumers& site, const QParams& chann
   const at::Tensor gain = ws.constant(site.norm, 1).to(at::kDouble);
   const at::Tensor bias = ws.constant(site.norm, 2).to(at::kDouble);
   const at::IntArrayRef shape = ws.constant(site.norm, 1).sizes();
+#ifdef REPQUANT_DEBUG_CHECKS
+  const at::Tensor rows = at::linspace(-4, 4, 61, at::kDouble).unsqueeze(1).mul(
+      at::linspace(1, 97, gain.numel(), at::kDouble).sin().unsqueeze(0));
+  const std::vector<at::Tensor> before = probe(ws, site, rows, nullptr);
+#endif
   ws.set_constant(site.norm, 1, (gain.reshape({-1}) / r).reshape(shape).to(at::kFloat));
   ws.set_constant(site.norm, 2,
                   ((bias.reshape({-1}) - lower) / r - s * zero).reshape(shape).to(at::kFloat));
   for (const NodeId linear : site.linears) {
     const at::Tensor w = ws.constant(linear, 1).to(at::kDouble);
     const at::Tensor folded = w * r;
-    const at::Tensor b = ws.constant(linear, 2).to(at::kDouble) + at::mv(w, lower) + s * zero * folded.sum(1);
+    const at::Tensor b =
+        ws.constant(linear, 2).to(at::kDouble) + at::mv(w, lower) + s * zero * folded.sum(1);
     ws.set_constant(linear, 1, folded.to(at::kFloat));
     ws.set_constant(linear, 2, b.to(at::kFloat));
   }
+#ifdef REPQUANT_DEBUG_CHECKS
+  std::vector<at::Tensor> bounds;
+  const std::vector<at::Tensor> after = probe(ws, site, rows, &bounds);
+  for (size_t i = 0; i < before.size(); ++i) {
+    REPQUANT_CHECK(((after[i] - before[i]).abs() <= bounds[i]).all().item<bool>());
+  }
+#endif
   QuantSpec spec = channels.spec;
   spec.granularity = PerTensor{};
   if (compat) {
