@@ -40,8 +40,8 @@ DType from_aten(at::ScalarType type) {
     case at::kBool: return DType::kBool;
     default: break;
   }
-  throw Error(ErrorCode::kUnsupported,
-              std::string("interpret: element type ") + c10::toString(type) + " has no host tensor");
+  throw Error(ErrorCode::kUnsupported, std::string("interpret: element type ") +
+                                           c10::toString(type) + " has no host tensor");
 }
 
 at::Tensor to_aten(const Tensor& tensor) {

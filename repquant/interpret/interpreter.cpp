@@ -32,11 +32,12 @@ WeightMap load_weights(const Graph& graph) {
   return weights;
 }
 
-std::vector<at::Tensor> Interpreter::run(std::span<const at::Tensor> inputs, const SiteHook& hook) const {
+std::vector<at::Tensor> Interpreter::run(std::span<const at::Tensor> inputs,
+                                         const SiteHook& hook) const {
   if (inputs.size() != graph_.inputs.size()) {
     throw Error(ErrorCode::kInvalidArgument, "interpret: \"" + graph_.name + "\": expected " +
-                                                 std::to_string(graph_.inputs.size()) + " inputs, got " +
-                                                 std::to_string(inputs.size()));
+                                                 std::to_string(graph_.inputs.size()) +
+                                                 " inputs, got " + std::to_string(inputs.size()));
   }
   ValueMap values;
   for (size_t i = 0; i < inputs.size(); ++i) values[graph_.inputs[i]] = inputs[i];
@@ -48,7 +49,8 @@ std::vector<at::Tensor> Interpreter::run(std::span<const at::Tensor> inputs, con
       outputs.push_back(found->second);
     } else {  // an output that is a weight
       const auto weight = weights_.find(id);
-      outputs.push_back(weight != weights_.end() ? weight->second : to_aten(*graph_.value(id).constant));
+      outputs.push_back(weight != weights_.end() ? weight->second
+                                                 : to_aten(*graph_.value(id).constant));
     }
   }
   return outputs;
@@ -83,7 +85,8 @@ void Interpreter::run_node(NodeId id, ValueMap& values, const SiteHook& hook) co
     } else if (graph_.is_constant(value)) {  // added to the graph after the weights were loaded
       inputs[i] = to_aten(*graph_.value(value).constant);
     } else {
-      throw Error(ErrorCode::kInternal, "interpret: " + site_of(graph_, node, value) + " is not computed yet");
+      throw Error(ErrorCode::kInternal,
+                  "interpret: " + site_of(graph_, node, value) + " is not computed yet");
     }
     if (hook) inputs[i] = hook(Site{id, static_cast<int>(i)}, inputs[i]);
   }

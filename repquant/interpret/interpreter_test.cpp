@@ -46,9 +46,9 @@ TEST(OpTable, HasEveryOp) {
 }
 
 TEST(Convert, EveryTypeReturnsAsItWas) {
-  for (const DType type : {DType::kF32, DType::kF64, DType::kF16, DType::kBF16, DType::kI8, DType::kU8,
-                           DType::kI16, DType::kU16, DType::kI32, DType::kU32, DType::kI64, DType::kU64,
-                           DType::kBool}) {
+  for (const DType type :
+       {DType::kF32, DType::kF64, DType::kF16, DType::kBF16, DType::kI8, DType::kU8, DType::kI16,
+        DType::kU16, DType::kI32, DType::kU32, DType::kI64, DType::kU64, DType::kBool}) {
     Tensor tensor(type, {2, 3});
     auto* bytes = static_cast<uint8_t*>(tensor.data());
     for (size_t i = 0; i < tensor.bytes(); ++i) bytes[i] = type == DType::kBool ? i % 2 : 3 * i + 1;
@@ -65,8 +65,8 @@ TEST(Convert, ReadsStridedTensorsInRowMajorOrder) {
 }
 
 // The composite against its definition, head by head, in double. Float rounding of a dot product of
-// length n with terms below 1 is at most n eps; n <= 8 for scores, softmax keeps relative errors within
-// twice that, so 1e-5 is ample.
+// length n with terms below 1 is at most n eps; n <= 8 for scores, softmax keeps relative errors
+// within twice that, so 1e-5 is ample.
 TEST(MultiHeadAttention, FollowsItsDefinition) {
   torch::manual_seed(1);
   const int64_t batch = 2, t = 5, s = 5, heads = 4, kv_heads = 2, d = 3, dv = 2;
@@ -83,7 +83,8 @@ TEST(MultiHeadAttention, FollowsItsDefinition) {
     const at::Tensor qh = q.slice(-1, h * d, (h + 1) * d).to(at::kDouble);
     const at::Tensor kh = k.slice(-1, g * d, (g + 1) * d).to(at::kDouble);
     const at::Tensor vh = v.slice(-1, g * dv, (g + 1) * dv).to(at::kDouble);
-    at::Tensor e = at::exp(qh.matmul(kh.transpose(1, 2)) * double{0.7F} + bias[h].to(at::kDouble)).tril();
+    at::Tensor e =
+        at::exp(qh.matmul(kh.transpose(1, 2)) * double{0.7F} + bias[h].to(at::kDouble)).tril();
     const at::Tensor expected = (e / e.sum(-1, true)).matmul(vh);
     EXPECT_LT((y.slice(-1, h * dv, (h + 1) * dv) - expected).abs().max().item<double>(), 1e-5) << h;
   }
@@ -96,15 +97,16 @@ TEST(MultiHeadAttention, HookSeesOperandsAndProbabilities) {
   const WeightMap weights;
   std::vector<int> seen;
   const at::Tensor value = at::rand({1, 3, 8});
-  const auto out = Interpreter(b.graph, weights)
-                       .run(std::vector<at::Tensor>{at::rand({1, 3, 4}), at::rand({1, 3, 4}), value},
-                            [&](const Site& site, const at::Tensor& x) {
-                              seen.push_back(site.input);
-                              if (site.input != kProbabilities) return x;
-                              EXPECT_EQ(x.sizes(), at::IntArrayRef({1, 2, 3, 3}));
-                              EXPECT_TRUE(at::allclose(x.sum(-1), at::ones({1, 2, 3})));
-                              return at::eye(3).expand({1, 2, 3, 3}).contiguous();
-                            });
+  const auto out =
+      Interpreter(b.graph, weights)
+          .run(std::vector<at::Tensor>{at::rand({1, 3, 4}), at::rand({1, 3, 4}), value},
+               [&](const Site& site, const at::Tensor& x) {
+                 seen.push_back(site.input);
+                 if (site.input != kProbabilities) return x;
+                 EXPECT_EQ(x.sizes(), at::IntArrayRef({1, 2, 3, 3}));
+                 EXPECT_TRUE(at::allclose(x.sum(-1), at::ones({1, 2, 3})));
+                 return at::eye(3).expand({1, 2, 3, 3}).contiguous();
+               });
   EXPECT_THAT(seen, ElementsAre(0, 1, 2, kProbabilities));
   EXPECT_TRUE(at::equal(out[0], value));   // the identity lets every token see itself alone
 }
@@ -181,8 +183,9 @@ TEST(Ops, LayerNormOverThreeAxesNormalisesEachSample) {
 
 TEST(Ops, RmsNormAddsTheOptionalShift) {
   const at::Tensor x = torch::tensor({{3.0F, 4.0F}});
-  const at::Tensor y = run_one(OpKind::kRmsNorm, {x, torch::tensor({2.0F, 1.0F}), torch::tensor({1.0F, -1.0F})},
-                               with("epsilon", 0.0F));
+  const at::Tensor y =
+      run_one(OpKind::kRmsNorm, {x, torch::tensor({2.0F, 1.0F}), torch::tensor({1.0F, -1.0F})},
+              with("epsilon", 0.0F));
   const float root = std::sqrt(12.5F);   // three roundings of values below 3
   EXPECT_NEAR(y[0][0].item<float>(), 2 * 3 / root + 1, 1e-6);
   EXPECT_NEAR(y[0][1].item<float>(), 4 / root - 1, 1e-6);
@@ -226,31 +229,38 @@ TEST(Ops, PoolsWithCeilMode) {
   EXPECT_EQ(run_one(OpKind::kMaxPool, {x}, attrs).numel(), 2);
   attrs.set("ceil_mode", int64_t{1});
   EXPECT_THAT(from_aten(run_one(OpKind::kMaxPool, {x}, attrs)).as<float>(), ElementsAre(2, 4, 5));
-  EXPECT_THAT(from_aten(run_one(OpKind::kAveragePool, {x}, attrs)).as<float>(), ElementsAre(1.5, 3.5, 5));
+  EXPECT_THAT(from_aten(run_one(OpKind::kAveragePool, {x}, attrs)).as<float>(),
+              ElementsAre(1.5, 3.5, 5));
 }
 
 TEST(Ops, ResizeWithoutAntialiasInterpolatesAndWithItAverages) {
   const at::Tensor x = torch::tensor({0.0F, 8.0F, 0.0F, 8.0F}).reshape({1, 1, 4});
   const at::Tensor sizes = torch::tensor({1, 1, 2}, at::kLong);
   Attrs attrs = with("mode", "linear");
-  EXPECT_THAT(from_aten(run_one(OpKind::kResize, {x, {}, {}, sizes}, attrs)).as<float>(), ElementsAre(4, 4));
+  EXPECT_THAT(from_aten(run_one(OpKind::kResize, {x, {}, {}, sizes}, attrs)).as<float>(),
+              ElementsAre(4, 4));
   attrs.set("antialias", int64_t{1});
-  // Triangle of half-width 2 at 0.5: weights 3/4 3/4 1/4 and 1/4 on the clamped -1; sum 2 -> 3/8 of 8 + ..
+  // Triangle of half-width 2 at 0.5: weights 3/4 3/4 1/4 and 1/4 on the clamped -1; sum 2 -> 3/8 of
+  // 8 + ..
   const at::Tensor y = run_one(OpKind::kResize, {x, {}, {}, sizes}, attrs);
   EXPECT_THAT(from_aten(y).as<float>(), ElementsAre(3, 5));
 }
 
 TEST(Ops, ScatterNDReduces) {
-  const at::Tensor x = torch::tensor({1.0F, 2.0F, 3.0F}), rows = torch::tensor({{1}, {-1}, {1}}, at::kLong);
+  const at::Tensor x = torch::tensor({1.0F, 2.0F, 3.0F}),
+                   rows = torch::tensor({{1}, {-1}, {1}}, at::kLong);
   const at::Tensor updates = torch::tensor({10.0F, 20.0F, 30.0F});
-  EXPECT_THAT(from_aten(run_one(OpKind::kScatterND, {x, rows, updates}, with("reduction", "add"))).as<float>(),
+  EXPECT_THAT(from_aten(run_one(OpKind::kScatterND, {x, rows, updates}, with("reduction", "add")))
+                  .as<float>(),
               ElementsAre(1, 42, 23));
-  EXPECT_THAT(from_aten(run_one(OpKind::kScatterND, {x, rows, updates}, with("reduction", "max"))).as<float>(),
+  EXPECT_THAT(from_aten(run_one(OpKind::kScatterND, {x, rows, updates}, with("reduction", "max")))
+                  .as<float>(),
               ElementsAre(1, 30, 20));
 }
 
 TEST(Ops, TopKPrefersTheLowerIndexAmongEquals) {
-  const at::Tensor x = torch::tensor({2.0F, 5.0F, 5.0F, 1.0F, 5.0F}), k = torch::tensor({2}, at::kLong);
+  const at::Tensor x = torch::tensor({2.0F, 5.0F, 5.0F, 1.0F, 5.0F}),
+                   k = torch::tensor({2}, at::kLong);
   Node node{OpKind::kTopK, "node", {0, 0}, {0, 0}, {}};
   const auto outputs = op_function(OpKind::kTopK)(node, std::vector<at::Tensor>{x, k});
   EXPECT_THAT(from_aten(outputs[1]).as<int64_t>(), ElementsAre(1, 2));

@@ -10,8 +10,9 @@
 namespace repquant::report {
 namespace {
 
-constexpr double kPlotFrom = 36.0, kPlotTo = 90.0;  // percent of the width; labels stand left
-constexpr size_t kLabelBytes = 20;
+// Pixels left of a horizontal plot for labels and right of it for values; the plot takes the rest.
+constexpr int kLabelWidth = 150, kValueWidth = 44;
+constexpr size_t kLabelBytes = 23;
 constexpr size_t kMostPoints = 512;                 // of a line across channels
 
 std::string open_svg(int height, const std::string& title, const std::string& description) {
@@ -25,7 +26,7 @@ std::string open_svg(int height, const std::string& title, const std::string& de
 struct Axis {
   double low = 0, high = 1, step = 1;
   double percent(double value) const {
-    return kPlotFrom + (kPlotTo - kPlotFrom) * std::clamp((value - low) / (high - low), 0.0, 1.0);
+    return 100.0 * std::clamp((value - low) / (high - low), 0.0, 1.0);
   }
 };
 
@@ -54,14 +55,26 @@ std::string grid(const Axis& axis, int top, int bottom, const std::string& unit)
     svg += fmt::format("<text class=\"tick\" x=\"{:.2f}%\" y=\"{}\" text-anchor=\"middle\">{:g}</text>",
                        x, top - 5, std::abs(value) < axis.step * 1e-6 ? 0.0 : value);
   }
-  svg += fmt::format("<text class=\"tick\" x=\"0\" y=\"{}\">{}</text>", top - 5, unit);
+  svg += fmt::format("<text class=\"tick\" x=\"100%\" dx=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+                     kValueWidth, top - 5, unit);
   return svg;
+}
+
+std::string horizontal_plot(int height, const std::string& inside) {
+  return fmt::format("<svg class=\"inner\" x=\"{}\" width=\"100%\" height=\"{}\" "
+                     "style=\"width:calc(100% - {}px)\">{}</svg>",
+                     kLabelWidth, height, kLabelWidth + kValueWidth, inside);
 }
 
 std::string label(const std::string& name, int y) {
   const std::string shown = shortened(name, kLabelBytes);
   return fmt::format("<text class=\"label\" x=\"0\" y=\"{}\">{}<title>{}</title></text>", y,
                      escape_html(shown), escape_html(name));
+}
+
+std::string value_text(const std::string& value, const std::string& style, int y) {
+  return fmt::format("<text class=\"{}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{}</text>", style, y,
+                     value);
 }
 
 std::string bar(const Axis& axis, double value, int y, int height, const std::string& style,
@@ -87,20 +100,21 @@ double third_lowest(const std::vector<TableRow>& layers) {
 
 // ---- lines across channels ----------------------------------------------------------------------
 struct Scale {
-  double low, high;
+  double low, high;                // as shown, with margins
+  double lowest = 0, highest = 0;  // of the data
   double y(double value) const { return 100.0 * (high - value) / (high - low); }
 };
 
-Scale scale_over(std::initializer_list<const std::vector<double>*> lines) {
-  Scale scale{0, 0};  // zero is always shown
+Scale scale_over(std::initializer_list<const std::vector<double>*> lines, double margins) {
+  Scale scale{0, 0, 0, 0};  // zero is always shown
   for (const auto* line : lines) {
     for (const double value : *line) {
       scale.low = std::min(scale.low, value);
       scale.high = std::max(scale.high, value);
     }
   }
-  const double margin = std::max(0.04 * (scale.high - scale.low), 1e-30);
-  return {scale.low - margin, scale.high + margin};
+  const double margin = std::max(margins * (scale.high - scale.low), 1e-30);
+  return {scale.low - margin, scale.high + margin, scale.low, scale.high};
 }
 
 // Many channels: the extreme of each group, so that no outlier is lost.
@@ -147,12 +161,9 @@ std::string plot(int height, size_t channels, const std::string& inside, const S
       "<rect class=\"field\" width=\"{}\" height=\"100\"/>{}"
       "<path class=\"zero\" d=\"M0 {:.2f}H{}\"/></svg>",
       height, width, width, inside, scale.y(0), width);
-  svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"12\">{:.3g}</text>", scale.high);
+  svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"12\">{:.3g}</text>", scale.highest);
   svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"{}\">{:.3g}</text>", height - 4,
-                     scale.low);
-  svg += fmt::format(
-      "<text class=\"tick halo\" x=\"100%\" dx=\"-4\" y=\"{}\" text-anchor=\"end\">{} channels</text>",
-      height - 4, channels);
+                     scale.lowest);
   return svg;
 }
 
@@ -191,36 +202,34 @@ std::string accuracy_chart(const std::vector<TableRow>& rows) {
   double low = INFINITY, high = -INFINITY;
   std::vector<const TableRow*> shown;
   for (const TableRow& row : rows) {
-    const Number* top1 = row.find("top1");
-    if (top1 == nullptr) continue;
+    if (row.find("top1") == nullptr) continue;
     shown.push_back(&row);
     for (const char* key : {"top1", "ci_low", "ci_high"}) {
-      if (const Number* n = row.find(key)) low = std::min(low, n->value), high = std::max(high, n->value);
+      const Number* n = row.find(key);
+      if (n != nullptr) low = std::min(low, n->value), high = std::max(high, n->value);
     }
   }
   if (shown.empty()) return {};
   const Axis axis = axis_over(std::max(low, 0.0), high);
   const int bottom = kTop + kRow * static_cast<int>(shown.size());
-  std::string svg = open_svg(bottom + 4, "Top-1 accuracy",
-                             fmt::format("{} models, {:.2f} to {:.2f} percent, with 95 percent "
-                                         "intervals", shown.size(), low, high));
-  svg += grid(axis, kTop, bottom, "%");
+  std::string inside = grid(axis, kTop, bottom, "%"), beside;
   for (size_t i = 0; i < shown.size(); ++i) {
     const TableRow& row = *shown[i];
     const double top1 = row.find("top1")->value;
     const int y = kTop + kRow * static_cast<int>(i) + kRow / 2;
-    svg += label(row.name, y + 4);
+    beside += label(row.name, y + 4) + value_text(fmt::format("{:.2f}", top1), "value", y + 4);
     const Number *from = row.find("ci_low"), *to = row.find("ci_high");
     if (from != nullptr && to != nullptr) {
-      svg += fmt::format("<line class=\"whisker\" x1=\"{:.2f}%\" x2=\"{:.2f}%\" y1=\"{}\" y2=\"{}\"/>",
-                         axis.percent(from->value), axis.percent(to->value), y, y);
+      inside += fmt::format("<line class=\"whisker\" x1=\"{:.2f}%\" x2=\"{:.2f}%\" y1=\"{}\" y2=\"{}\"/>",
+                            axis.percent(from->value), axis.percent(to->value), y, y);
     }
-    svg += fmt::format("<circle class=\"dot\" cx=\"{:.2f}%\" cy=\"{}\" r=\"5\"><title>{}: {:.2f} %"
-                       "</title></circle>", axis.percent(top1), y, escape_html(row.name), top1);
-    svg += fmt::format("<text class=\"value\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{:.2f}</text>",
-                       y + 4, top1);
+    inside += fmt::format("<circle class=\"dot\" cx=\"{:.2f}%\" cy=\"{}\" r=\"5\"><title>{}: {:.2f} %"
+                          "</title></circle>", axis.percent(top1), y, escape_html(row.name), top1);
   }
-  return svg + "</svg>";
+  return open_svg(bottom + 4, "Top-1 accuracy",
+                  fmt::format("{} models, {:.2f} to {:.2f} percent, with 95 percent intervals",
+                              shown.size(), low, high)) +
+         beside + horizontal_plot(bottom, inside) + "</svg>";
 }
 
 std::string sqnr_chart(const std::vector<TableRow>& layers) {
@@ -240,36 +249,36 @@ std::string sqnr_chart(const std::vector<TableRow>& layers) {
   const Axis axis = axis_over(low, high);
   const double worst = third_lowest(layers);
   const int height = any_before ? 20 : 17, bottom = kTop + height * shown;
-  std::string svg = open_svg(bottom + 4, "SQNR by layer",
-                             fmt::format("{} layers, signal-to-quantization-noise ratio in dB, "
-                                         "higher is better", shown));
-  svg += grid(axis, kTop, bottom, "dB");
+  std::string inside = grid(axis, kTop, bottom, "dB"), beside;
   int y = kTop;
   for (const TableRow& row : layers) {
     const Number *before = row.find("sqnr_db_before"), *after = row.find("sqnr_db");
     if (before == nullptr && after == nullptr) continue;
-    svg += label(row.name, y + height / 2 + 4);
+    beside += label(row.name, y + height / 2 + 4);
     if (before != nullptr) {
-      svg += bar(axis, before->value, y + 3, 4, "before",
-                 fmt::format("{}: before {:.2f} dB", row.name, before->value));
+      inside += bar(axis, before->value, y + 3, 4, "before",
+                    fmt::format("{}: before {:.2f} dB", row.name, before->value));
     }
     if (after != nullptr) {
-      const bool low_one = after->value <= worst;
-      svg += bar(axis, after->value, y + (any_before ? 8 : 3), any_before ? 9 : 11,
-                 low_one ? "after worst" : "after",
-                 fmt::format("{}: after {:.2f} dB", row.name, after->value));
-      svg += fmt::format("<text class=\"value{}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{:.1f}</text>",
-                         low_one ? " strong" : "", y + height / 2 + 4, after->value);
+      const bool marked = after->value <= worst;
+      inside += bar(axis, after->value, y + (any_before ? 8 : 3), any_before ? 9 : 11,
+                    marked ? "after worst" : "after",
+                    fmt::format("{}: after {:.2f} dB", row.name, after->value));
+      beside += value_text(fmt::format("{:.1f}", after->value), marked ? "value strong" : "value",
+                           y + height / 2 + 4);
     }
     y += height;
   }
-  return svg + "</svg>";
+  return open_svg(bottom + 4, "SQNR by layer",
+                  fmt::format("{} layers, signal-to-quantization-noise ratio in dB, higher is better",
+                              shown)) +
+         beside + horizontal_plot(bottom, inside) + "</svg>";
 }
 
 std::string range_chart_before(const ChannelRanges& r) {
   if (r.before_low.empty() && r.clip_low.empty()) return {};
   constexpr int kHeight = 110;
-  const Scale scale = scale_over({&r.before_low, &r.before_high, &r.clip_low, &r.clip_high});
+  const Scale scale = scale_over({&r.before_low, &r.before_high, &r.clip_low, &r.clip_high}, 0.04);
   std::string inside;
   if (!r.before_low.empty()) inside += area(r.before_low, r.before_high, scale, "range-before");
   if (!r.clip_low.empty()) {
@@ -284,8 +293,8 @@ std::string range_chart_before(const ChannelRanges& r) {
 
 std::string range_chart_folded(const ChannelRanges& r) {
   if (r.folded_low.empty()) return {};
-  constexpr int kHeight = 84;
-  const Scale scale = scale_over({&r.folded_low, &r.folded_high});
+  constexpr int kHeight = 92;
+  const Scale scale = scale_over({&r.folded_low, &r.folded_high}, 0.2);
   return open_svg(kHeight, r.norm + ": channel ranges after the fold",
                   width_text("folded", r.folded_low, r.folded_high)) +
          plot(kHeight, r.folded_low.size(), area(r.folded_low, r.folded_high, scale, "range-folded"),

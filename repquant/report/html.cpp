@@ -124,8 +124,10 @@ std::string range_part(const RunView& view) {
       "<li><i class=\"k-clip\"></i>clipping bounds</li>"
       "<li><i class=\"k-folded\"></i>after the fold</li></ul><div class=\"cards wide\">\n";
   for (const ChannelRanges& ranges : view.ranges) {
-    html += fmt::format("<figure><figcaption><b>{}</b></figcaption>{}{}</figure>\n",
-                        escape_html(ranges.norm), range_chart_before(ranges),
+    const size_t channels = std::max(
+        {ranges.before_low.size(), ranges.clip_low.size(), ranges.folded_low.size()});
+    html += fmt::format("<figure><figcaption><b>{}</b> \u00b7 {} channels</figcaption>{}{}</figure>\n",
+                        escape_html(ranges.norm), channels, range_chart_before(ranges),
                         range_chart_folded(ranges));
   }
   return html + "</div>\n";
@@ -134,12 +136,13 @@ std::string range_part(const RunView& view) {
 std::string histogram_part(const std::vector<CodeHistogram>& all, const std::string& what,
                            const std::string& about) {
   if (all.empty()) return note("No " + what + " in this record.");
-  std::string html = "<p class=\"quiet\">" + about + "</p><div class=\"cards small\">\n";
+  std::string html = "<p class=\"quiet\">" + about +
+                     " Below each: its codes, how many are used, entropy.</p><div class=\"cards small\">\n";
   for (const CodeHistogram& histogram : all) {
     const int64_t high = histogram.low + static_cast<int64_t>(histogram.counts.size()) - 1;
     html += fmt::format(
-        "<figure><figcaption><b>{}</b></figcaption>{}<figcaption>{} \u2026 {} \u00b7 {}/{} used "
-        "\u00b7 {:.2f} bits</figcaption></figure>\n",
+        "<figure><figcaption><b>{}</b></figcaption>{}<figcaption>{}\u2026{} \u00b7 {}/{} \u00b7 "
+        "{:.2f} bits</figcaption></figure>\n",
         escape_html(histogram.layer), histogram_chart(histogram, what), histogram.low, high,
         codes_used(histogram), histogram.counts.size(), entropy_bits(histogram));
   }
@@ -263,7 +266,7 @@ std::string html_report(const nlohmann::json& run) {
   html += section("accuracy", "Accuracy", accuracy(view));
   if (view.runs.empty() || has_parts(view)) html += parts(view, "");
   for (size_t i = 0; i < view.runs.size(); ++i) {
-    html += fmt::format("<h3 id=\"run{}\">{}</h3>\n", i, escape_html(view.runs[i].title));
+    html += fmt::format("<h2 class=\"run\" id=\"run{}\">{}</h2>\n", i, escape_html(view.runs[i].title));
     html += parts(view.runs[i], fmt::format("run{}-", i));
   }
   return html + "</main>\n<footer>Written by repquant. Every figure carries its unrounded value "

@@ -2,8 +2,8 @@
 
 namespace repquant::report {
 
-// Blue, orange and grey stay apart for every common kind of colour blindness; clipping bounds are
-// dashed as well, so no meaning rests on colour alone.
+// Blue, orange and grey stay apart for every common kind of colour blindness; what a colour says, a
+// place, a line or a bold figure says as well.
 std::string_view style_sheet() {
   return R"css(
 :root {
@@ -26,7 +26,7 @@ main, header, footer { max-width: 1320px; margin: 0 auto; padding: 0 clamp(12px,
 header { padding-top: 28px; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 0 0 .3rem; }
-h3 { font-size: 1.3rem; margin: 2rem 0 0; overflow-wrap: anywhere; }
+h2.run { font-size: 1.4rem; margin: 2.4rem 0 0; overflow-wrap: anywhere; }
 a { color: var(--after); }
 nav { display: flex; flex-wrap: wrap; gap: .25rem 1.1rem; margin: .6rem 0 0; font-size: .92rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
@@ -44,13 +44,14 @@ p { margin: .2rem 0 .8rem; max-width: 75ch; }
 .tall { max-height: 32rem; overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
 caption { text-align: left; color: var(--quiet); padding-bottom: .35rem; font-size: .88rem; }
-th, td { padding: .36rem .7rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .36rem .55rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { font-weight: 600; }
-thead th { color: var(--quiet); font-size: .84rem; vertical-align: bottom; }
+thead th { color: var(--quiet); font-size: .82rem; line-height: 1.25; vertical-align: bottom;
+  white-space: normal; min-width: 4.2rem; }
 .tall thead th { position: sticky; top: 0; background: var(--card); }
 th:first-child, td.text { text-align: left; }
-tbody th { font-weight: 500; max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
+tbody th { font-weight: 500; min-width: 9rem; max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
 tbody tr:last-child > * { border-bottom: 0; }
 .facts th, .facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; }
 .facts th { width: 30%; min-width: 9rem; }
@@ -67,8 +68,9 @@ figcaption b { color: var(--text); font-weight: 600; }
 .legend i { display: inline-block; width: 18px; height: 10px; margin-right: 6px; border-radius: 2px; }
 .k-after { background: var(--after); } .k-before { background: var(--before); }
 .k-worst { background: var(--worst); } .k-folded { background: var(--folded); }
-.k-clip { height: 0 !important; border-top: 2px dashed var(--clip); vertical-align: middle; }
-svg.chart { display: block; max-width: 100%; margin: 2px 0; }
+.k-clip { height: 0 !important; border-top: 2px solid var(--clip); vertical-align: middle; }
+svg.inner { overflow: visible; }
+svg.chart { display: block; overflow: hidden; max-width: 100%; margin: 2px 0; }
 svg text { fill: var(--text); font-size: 11px; }
 svg .label { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: 10.5px; }
@@ -79,9 +81,8 @@ svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .field { fill: var(--field); }
 svg .before { fill: var(--before); } svg .after { fill: var(--after); } svg .worst { fill: var(--worst); }
 svg .whisker { stroke: var(--after); stroke-width: 2; } svg .dot { fill: var(--after); }
-svg .range-before { fill: var(--before); } svg .range-folded { fill: var(--folded); }
-svg .clip-line { fill: none; stroke: var(--clip); stroke-width: 1.3; stroke-dasharray: 4 2;
-  vector-effect: non-scaling-stroke; }
+svg .range-before { fill: var(--before); } svg .range-folded { fill: var(--folded); fill-opacity: .55; }
+svg .clip-line { fill: none; stroke: var(--clip); stroke-width: 1.1; vector-effect: non-scaling-stroke; }
 svg .zero { fill: none; stroke: var(--text); stroke-width: 1; opacity: .45;
   vector-effect: non-scaling-stroke; }
 svg .code { fill: var(--after); }

@@ -39,8 +39,8 @@ const std::vector<Column>& score_columns() {
       {"images", "count", "", NumberStyle::kFixed, 0},
       {"agreement %", "agreement"},
       {"KL, nats", "kl", "", NumberStyle::kFixed, 4},
-      {"top-1 minus float", "delta_top1", "", NumberStyle::kSigned},
-      {"95 % interval of that", "delta_ci_low", "delta_ci_high", NumberStyle::kSigned},
+      {"top-1 \u2212 float", "delta_top1", "", NumberStyle::kSigned},
+      {"95 % interval of difference", "delta_ci_low", "delta_ci_high", NumberStyle::kSigned},
       {"size", "bytes", "", NumberStyle::kBytes},
       {"seconds", "seconds"},
   };

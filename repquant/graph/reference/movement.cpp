@@ -40,6 +40,7 @@ Outputs gather(const Node& node, Inputs inputs) {
   shape.insert(shape.end(), x->shape().begin() + *axis + 1, x->shape().end());
   if (too_large(shape)) return std::nullopt;
   Tensor out(x->dtype(), shape);
+  if (inner == 0) return one(std::move(out));
   std::byte* to = bytes_of(out);
   for (int64_t o = 0; o < outer; ++o) {
     for (int64_t i : *index) {
@@ -72,6 +73,7 @@ Outputs concat(const Node& node, Inputs inputs) {
     for (const Tensor* part : inputs) {
       const size_t run =
           static_cast<size_t>(product_of(part->shape(), a, shape.size())) * size_of(out.dtype());
+      if (run == 0) continue;
       std::memcpy(to, bytes_of(*part) + static_cast<size_t>(o) * run, run);
       to += run;
     }
@@ -311,7 +313,7 @@ Outputs scatter_nd(const Node& node, Inputs inputs) {
   const int64_t count = at->size() / at->shape().back();
   const size_t run = static_cast<size_t>(product_of(out.shape(), depth, out.shape().size())) *
                      size_of(out.dtype());
-  if (updates->bytes() != static_cast<size_t>(count) * run) return std::nullopt;
+  if (run == 0 || updates->bytes() != static_cast<size_t>(count) * run) return std::nullopt;
   for (int64_t i = 0; i < count; ++i) {
     int64_t where = 0;
     for (size_t d = 0; d < depth; ++d) {

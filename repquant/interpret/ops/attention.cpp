@@ -12,7 +12,8 @@ constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
 // [.., T, H*d] -> [.., H, T, d], a view.
 at::Tensor split_heads(const Node& node, const at::Tensor& x, int64_t heads) {
   if (x.dim() < 2 || heads < 1 || x.size(-1) % heads != 0) {
-    malformed(node, "expected [.., T, " + std::to_string(heads) + " * d], got " + to_string(x.sizes()));
+    malformed(node,
+              "expected [.., T, " + std::to_string(heads) + " * d], got " + to_string(x.sizes()));
   }
   return x.unflatten(-1, {heads, x.size(-1) / heads}).transpose(-3, -2);
 }
@@ -30,7 +31,8 @@ void mask_future(at::Tensor& scores, int64_t offset) {
 }
 
 at::Tensor masked(const at::Tensor& scores, const at::Tensor& mask) {
-  if (mask.scalar_type() == at::kBool) return scores.masked_fill(mask.logical_not(), kMinusInfinity);
+  if (mask.scalar_type() == at::kBool)
+    return scores.masked_fill(mask.logical_not(), kMinusInfinity);
   return scores + mask.to(scores.scalar_type());
 }
 
@@ -63,7 +65,8 @@ at::Tensor pad_mask(const at::Tensor& mask, int64_t keys) {
   const int64_t missing = keys - mask.size(-1);
   if (missing <= 0) return mask;
   const bool boolean = mask.scalar_type() == at::kBool;
-  return at::constant_pad_nd(mask, {0, missing}, boolean ? at::Scalar(0) : at::Scalar(kMinusInfinity));
+  return at::constant_pad_nd(mask, {0, missing},
+                             boolean ? at::Scalar(0) : at::Scalar(kMinusInfinity));
 }
 
 // Inputs: Q, K, V, attn_mask, past_key, past_value. Outputs: Y, present_key, present_value, scores
@@ -76,7 +79,8 @@ Tensors onnx_attention(const Node& node, Inputs in) {
   const Tensors kv = {h.k, h.v};
   const int64_t group = h.q.size(-3) / std::max<int64_t>(1, h.k.size(-3));
   const float fallback = 1.0F / std::sqrt(static_cast<float>(h.q.size(-1)));
-  const float scale = node.attrs.real("scale", fallback), softcap = node.attrs.real("softcap", 0.0F);
+  const float scale = node.attrs.real("scale", fallback),
+              softcap = node.attrs.real("softcap", 0.0F);
   const double root = std::sqrt(static_cast<double>(scale));
   at::Tensor scores = at::matmul(h.q * root, repeat_heads(h.k, group).transpose(-2, -1) * root);
   const int64_t mode = node.attrs.integer("qk_matmul_output_mode", 0);
@@ -96,7 +100,8 @@ Tensors onnx_attention(const Node& node, Inputs in) {
   return {y, kv[0], kv[1], shown};
 }
 
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin, bool interleaved) {
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin,
+                  bool interleaved) {
   at::Tensor first, second;
   if (interleaved) {
     first = x.slice(-1, 0, std::nullopt, 2);
@@ -106,14 +111,16 @@ at::Tensor rotate(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& 
     second = x.slice(-1, x.size(-1) / 2);
   }
   const at::Tensor real = cos * first - sin * second, imaginary = sin * first + cos * second;
-  return interleaved ? at::stack({real, imaginary}, -1).flatten(-2) : at::cat({real, imaginary}, -1);
+  return interleaved ? at::stack({real, imaginary}, -1).flatten(-2)
+                     : at::cat({real, imaginary}, -1);
 }
 
 // x [B, H, T, d] or [B, T, H*d]; caches [P, r/2] with position_ids [B, T], or [B, T, r/2].
 Tensors rotary_embedding(const Node& node, Inputs in) {
   const at::Tensor& given = required(node, in, 0);
   const bool packed = given.dim() == 3;
-  const at::Tensor x = packed ? split_heads(node, given, node.attrs.integer("num_heads", 0)) : given;
+  const at::Tensor x =
+      packed ? split_heads(node, given, node.attrs.integer("num_heads", 0)) : given;
   at::Tensor cos = required(node, in, 1), sin = required(node, in, 2);
   if (present(in, 3)) {
     const at::Tensor positions = in[3].to(at::kLong);
@@ -142,8 +149,10 @@ at::Tensor multi_head_attention(const Node& node, Inputs in, const Probabilities
                         " and " + std::to_string(kv_heads));
   }
   const at::Tensor q = split_heads(node, required(node, in, 0), heads);
-  const at::Tensor k = repeat_heads(split_heads(node, required(node, in, 1), kv_heads), heads / kv_heads);
-  const at::Tensor v = repeat_heads(split_heads(node, required(node, in, 2), kv_heads), heads / kv_heads);
+  const at::Tensor k =
+      repeat_heads(split_heads(node, required(node, in, 1), kv_heads), heads / kv_heads);
+  const at::Tensor v =
+      repeat_heads(split_heads(node, required(node, in, 2), kv_heads), heads / kv_heads);
   const float fallback = 1.0F / std::sqrt(static_cast<float>(q.size(-1)));
   const float scale = node.attrs.real("scale", fallback);
   at::Tensor scores = at::matmul(q, k.transpose(-2, -1));

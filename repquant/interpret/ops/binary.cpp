@@ -1,5 +1,5 @@
-// Element-wise ops of two or more inputs, broadcast as numpy does. The wide unsigned types, for which
-// ATen has few kernels, go through int64; wrap-around is the same modulo 2^n.
+// Element-wise ops of two or more inputs, broadcast as numpy does. The wide unsigned types, for
+// which ATen has few kernels, go through int64; wrap-around is the same modulo 2^n.
 #include "repquant/interpret/ops/ops.h"
 
 namespace repquant::ops {
@@ -44,8 +44,8 @@ Tensors mean(const Node& node, Inputs in) {
   return {fold<add>(node, in)[0] / static_cast<double>(in.size())};
 }
 
-// The result has the type of the base. A lone exponent is passed as a number: squares and roots then
-// have their own kernels.
+// The result has the type of the base. A lone exponent is passed as a number: squares and roots
+// then have their own kernels.
 Tensors pow(const Node& node, Inputs in) {
   const at::Tensor base = widened(required(node, in, 0));
   const at::Tensor exponent = widened(required(node, in, 1));
@@ -72,7 +72,8 @@ Tensors bit_shift(const Node& node, Inputs in) {
 Tensors where(const Node& node, Inputs in) {
   const at::Tensor& a = required(node, in, 1);
   if (is_unsigned_wide(a.scalar_type())) {
-    return {at::where(required(node, in, 0), widened(a), widened(required(node, in, 2))).to(a.scalar_type())};
+    return {at::where(required(node, in, 0), widened(a), widened(required(node, in, 2)))
+                .to(a.scalar_type())};
   }
   return {at::where(required(node, in, 0), a, required(node, in, 2))};
 }

@@ -17,13 +17,14 @@ Tensors conv(const Node& node, Inputs in) {
     window.pad_begin.assign(window.kernel.size(), 0);
   }
   const std::vector<int64_t> none(window.kernel.size(), 0);
-  return {at::convolution(x, w, optional(in, 2), window.strides, window.pad_begin, window.dilations, false,
-                          none, node.attrs.integer("group", 1))};
+  return {at::convolution(x, w, optional(in, 2), window.strides, window.pad_begin, window.dilations,
+                          false, none, node.attrs.integer("group", 1))};
 }
 
-// Pads that make the output `wanted`: the larger half goes to the end for SAME_UPPER, else to the begin.
-// What is missing (a negative total) is added at the end.
-void pads_for(Window& w, const std::vector<int64_t>& full, const std::vector<int64_t>& wanted, bool upper) {
+// Pads that make the output `wanted`: the larger half goes to the end for SAME_UPPER, else to the
+// begin. What is missing (a negative total) is added at the end.
+void pads_for(Window& w, const std::vector<int64_t>& full, const std::vector<int64_t>& wanted,
+              bool upper) {
   for (size_t i = 0; i < full.size(); ++i) {
     const int64_t total = full[i] - wanted[i], small = std::max<int64_t>(0, total) / 2;
     w.pad_begin[i] = upper || total < 0 ? small : total - small;
@@ -47,7 +48,8 @@ Tensors conv_transpose(const Node& node, Inputs in) {
   std::vector<int64_t> full(rank), same(rank);
   for (size_t i = 0; i < rank; ++i) {
     const int64_t size = x.size(static_cast<int64_t>(i) + 2);
-    full[i] = (size - 1) * window.strides[i] + (window.kernel[i] - 1) * window.dilations[i] + 1 + extra[i];
+    full[i] = (size - 1) * window.strides[i] + (window.kernel[i] - 1) * window.dilations[i] + 1 +
+              extra[i];
     same[i] = size * window.strides[i];
   }
   const bool is_same = auto_pad == "SAME_UPPER" || auto_pad == "SAME_LOWER";

@@ -59,7 +59,8 @@ Tensors shrink(const Node& node, Inputs in) {
   const at::Tensor& x = required(node, in, 0);
   const float lambda = node.attrs.real("lambd", 0.5F), bias = node.attrs.real("bias", 0.0F);
   const at::Tensor zero = at::zeros_like(x);
-  return {at::where(x < -lambda, x + bias, at::where(x > lambda, x - bias, zero)).to(x.scalar_type())};
+  return {
+      at::where(x < -lambda, x + bias, at::where(x > lambda, x - bias, zero)).to(x.scalar_type())};
 }
 
 Tensors softplus(const Node& node, Inputs in) { return {at::softplus(required(node, in, 0))}; }

@@ -32,7 +32,8 @@ Tensors gather_elements(const Node& node, Inputs in) {
 
 // Row numbers, in data flattened over axes first .. first + k, of index tuples [.., k].
 at::Tensor linear_index(const Node& node, const at::Tensor& tuples, at::IntArrayRef sizes) {
-  at::Tensor result = at::zeros(tuples.sizes().slice(0, static_cast<size_t>(tuples.dim() - 1)), at::kLong);
+  at::Tensor result =
+      at::zeros(tuples.sizes().slice(0, static_cast<size_t>(tuples.dim() - 1)), at::kLong);
   for (size_t i = 0; i < sizes.size(); ++i) {
     const at::Tensor index = from_begin(tuples.select(-1, static_cast<int64_t>(i)), sizes[i]);
     if (index.numel() > 0 && (index.lt(0).any() | index.ge(sizes[i]).any()).item<bool>()) {
@@ -64,7 +65,9 @@ Tensors gather_nd(const Node& node, Inputs in) {
   rows = rows + at::arange(batches, at::kLong).unsqueeze(1) * product(indexed);
   auto shape = leading;
   shape.insert(shape.end(), rest.begin(), rest.end());
-  return {x.reshape({batches * product(indexed), product(rest)}).index_select(0, rows.flatten()).reshape(shape)};
+  return {x.reshape({batches * product(indexed), product(rest)})
+              .index_select(0, rows.flatten())
+              .reshape(shape)};
 }
 
 std::string reduction_name(const Node& node) {
@@ -130,7 +133,8 @@ Tensors range(const Node& node, Inputs in) {
   if (step == 0) malformed(node, "a step of zero");
   const double count = std::max(0.0, std::ceil((limit - first) / step));
   if (!(count < 1e9)) malformed(node, "a range of " + std::to_string(count) + " elements");
-  const at::Tensor ramp = at::arange(static_cast<int64_t>(count), at::kLong).to(start.scalar_type());
+  const at::Tensor ramp =
+      at::arange(static_cast<int64_t>(count), at::kLong).to(start.scalar_type());
   return {ramp * required(node, in, 2).reshape({}) + start.reshape({})};
 }
 

@@ -49,11 +49,13 @@ Tensors flatten(const Node& node, Inputs in) {
   const at::Tensor& x = required(node, in, 0);
   int64_t axis = node.attrs.integer("axis", 1);
   if (axis < 0) axis += x.dim();
-  if (axis < 0 || axis > x.dim()) malformed(node, "axis is outside of rank " + std::to_string(x.dim()));
+  if (axis < 0 || axis > x.dim())
+    malformed(node, "axis is outside of rank " + std::to_string(x.dim()));
   const auto lead = x.sizes().slice(0, static_cast<size_t>(axis));
   const int64_t rows = std::accumulate(lead.begin(), lead.end(), int64_t{1}, std::multiplies<>());
   const auto tail = x.sizes().slice(static_cast<size_t>(axis));
-  const int64_t columns = std::accumulate(tail.begin(), tail.end(), int64_t{1}, std::multiplies<>());
+  const int64_t columns =
+      std::accumulate(tail.begin(), tail.end(), int64_t{1}, std::multiplies<>());
   return {x.reshape({rows, columns})};
 }
 
@@ -63,7 +65,8 @@ Tensors reshape(const Node& node, Inputs in) {
   if (node.attrs.integer("allowzero", 0) == 0) {
     for (size_t i = 0; i < shape.size(); ++i) {
       if (shape[i] != 0) continue;
-      if (static_cast<int64_t>(i) >= x.dim()) malformed(node, "a zero beyond the rank of the input");
+      if (static_cast<int64_t>(i) >= x.dim())
+        malformed(node, "a zero beyond the rank of the input");
       shape[i] = x.size(static_cast<int64_t>(i));
     }
   }
@@ -72,7 +75,9 @@ Tensors reshape(const Node& node, Inputs in) {
 
 Tensors shape(const Node& node, Inputs in) {
   const at::Tensor& x = required(node, in, 0);
-  const auto clamped = [&](int64_t i) { return std::clamp(i < 0 ? i + x.dim() : i, int64_t{0}, x.dim()); };
+  const auto clamped = [&](int64_t i) {
+    return std::clamp(i < 0 ? i + x.dim() : i, int64_t{0}, x.dim());
+  };
   const int64_t start = clamped(node.attrs.integer("start", 0));
   const int64_t end = std::max(start, clamped(node.attrs.integer("end", x.dim())));
   const auto part = x.sizes().slice(static_cast<size_t>(start), static_cast<size_t>(end - start));
@@ -107,7 +112,8 @@ Tensors slice(const Node& node, Inputs in) {
     std::iota(axes.begin(), axes.end(), 0);
   }
   if (steps.empty()) steps.assign(starts.size(), 1);
-  if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size()) {
+  if (ends.size() != starts.size() || axes.size() != starts.size() ||
+      steps.size() != starts.size()) {
     malformed(node, "starts, ends, axes and steps differ in length");
   }
   for (size_t i = 0; i < starts.size(); ++i) {
@@ -122,7 +128,8 @@ Tensors split(const Node& node, Inputs in) {
   const int64_t axis = normal_axis(node, node.attrs.integer("axis", 0), x.dim());
   const auto sizes = ints_of(node, in, 1, "split");
   if (!sizes.empty()) return x.split_with_sizes(sizes, axis);
-  const int64_t count = node.attrs.integer("num_outputs", static_cast<int64_t>(node.outputs.size()));
+  const int64_t count =
+      node.attrs.integer("num_outputs", static_cast<int64_t>(node.outputs.size()));
   if (count < 1) malformed(node, "expected at least one output");
   const int64_t part = (x.size(axis) + count - 1) / count;
   Tensors outputs;
@@ -138,7 +145,8 @@ Tensors squeeze(const Node& node, Inputs in) {
   const auto axes = normal_axes(node, ints_of(node, in, 1, "axes"), x.dim());
   if (axes.empty()) return {x.squeeze()};
   for (const int64_t axis : axes) {
-    if (x.dim() > 0 && x.size(axis) != 1) malformed(node, "expected size 1 at axis " + std::to_string(axis));
+    if (x.dim() > 0 && x.size(axis) != 1)
+      malformed(node, "expected size 1 at axis " + std::to_string(axis));
   }
   return {x.squeeze(axes)};
 }
@@ -173,8 +181,8 @@ Tensors trilu(const Node& node, Inputs in) {
 }
 
 // Position in the input of every padded position along one axis; reflect, edge or wrap.
-std::vector<int64_t> padded_positions(const Node& node, const std::string& mode, int64_t n, int64_t begin,
-                                      int64_t end) {
+std::vector<int64_t> padded_positions(const Node& node, const std::string& mode, int64_t n,
+                                      int64_t begin, int64_t end) {
   std::vector<int64_t> positions;
   if (n == 0) malformed(node, "cannot pad an empty axis by " + mode);
   for (int64_t i = -begin; i < n + end; ++i) {
@@ -208,14 +216,18 @@ Tensors pad(const Node& node, Inputs in) {
       begin[static_cast<size_t>(axes[i])] = pads[i];
       end[static_cast<size_t>(axes[i])] = pads[i + axes.size()];
     }
-    const at::Scalar value = present(in, 2) ? in[2].item() : at::Scalar(node.attrs.real("value", 0.0F));
+    const at::Scalar value =
+        present(in, 2) ? in[2].item() : at::Scalar(node.attrs.real("value", 0.0F));
     return {at::constant_pad_nd(x, pad_argument(begin, end), value)};
   }
-  if (mode != "reflect" && mode != "edge" && mode != "wrap") malformed(node, "unknown mode \"" + mode + "\"");
+  if (mode != "reflect" && mode != "edge" && mode != "wrap")
+    malformed(node, "unknown mode \"" + mode + "\"");
   for (size_t i = 0; i < axes.size(); ++i) {
     if (pads[i] == 0 && pads[i + axes.size()] == 0) continue;
-    const auto positions = padded_positions(node, mode, x.size(axes[i]), pads[i], pads[i + axes.size()]);
-    x = x.index_select(axes[i], torch::tensor(positions, x.options().dtype(at::kLong).requires_grad(false)));
+    const auto positions =
+        padded_positions(node, mode, x.size(axes[i]), pads[i], pads[i + axes.size()]);
+    x = x.index_select(axes[i],
+                       torch::tensor(positions, x.options().dtype(at::kLong).requires_grad(false)));
   }
   return {x};
 }
@@ -223,10 +235,12 @@ Tensors pad(const Node& node, Inputs in) {
 Tensors depth_to_space(const Node& node, Inputs in) {
   const at::Tensor& x = required(node, in, 0);
   const int64_t b = node.attrs.integer("blocksize", 1);
-  if (x.dim() != 4 || b < 1 || x.size(1) % (b * b) != 0) malformed(node, "channels do not divide by blocks");
+  if (x.dim() != 4 || b < 1 || x.size(1) % (b * b) != 0)
+    malformed(node, "channels do not divide by blocks");
   const int64_t n = x.size(0), c = x.size(1) / (b * b), h = x.size(2), w = x.size(3);
   if (node.attrs.text("mode", "DCR") == "CRD") {
-    return {x.reshape({n, c, b, b, h, w}).permute({0, 1, 4, 2, 5, 3}).reshape({n, c, h * b, w * b})};
+    return {
+        x.reshape({n, c, b, b, h, w}).permute({0, 1, 4, 2, 5, 3}).reshape({n, c, h * b, w * b})};
   }
   return {x.reshape({n, b, b, c, h, w}).permute({0, 3, 4, 1, 5, 2}).reshape({n, c, h * b, w * b})};
 }

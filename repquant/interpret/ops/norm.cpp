@@ -74,8 +74,9 @@ Tensors batch_norm(const Node& node, Inputs in) {
     variance = batch_variance;
   }
   const at::Tensor inverse = at::rsqrt(variance + epsilon);
-  at::Tensor y = (x - along_channels(mean, x)) * along_channels(inverse * required(node, in, 1), x) +
-                 along_channels(required(node, in, 2), x);
+  at::Tensor y =
+      (x - along_channels(mean, x)) * along_channels(inverse * required(node, in, 1), x) +
+      along_channels(required(node, in, 2), x);
   Tensors outputs = {y.to(x.scalar_type())};
   outputs.insert(outputs.end(), running.begin(), running.end());
   return outputs;
@@ -127,7 +128,8 @@ Tensors lrn(const Node& node, Inputs in) {
   const double alpha = node.attrs.real("alpha", 1e-4F), beta = node.attrs.real("beta", 0.75F);
   const at::Tensor square = x.square().flatten(2).unsqueeze(-1);  // [N, C, M, 1]
   const at::Tensor channels_last = square.permute({0, 2, 3, 1}).squeeze(2);  // [N, M, C]
-  const at::Tensor padded = at::constant_pad_nd(channels_last, {(size - 1) / 2, size - 1 - (size - 1) / 2});
+  const at::Tensor padded =
+      at::constant_pad_nd(channels_last, {(size - 1) / 2, size - 1 - (size - 1) / 2});
   const at::Tensor sums = padded.unfold(-1, size, 1).sum(-1).transpose(1, 2).reshape(x.sizes());
   const double bias = node.attrs.real("bias", 1.0F);
   return {x / at::pow(sums * (alpha / static_cast<double>(size)) + bias, beta)};

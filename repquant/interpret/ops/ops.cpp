@@ -5,19 +5,22 @@
 namespace repquant::ops {
 
 void refuse(const Node& node, const std::string& what) {
-  throw Error(ErrorCode::kUnsupported,
-              "interpret: node \"" + node.name + "\" (" + std::string(name_of(node.op)) + "): " + what);
+  throw Error(ErrorCode::kUnsupported, "interpret: node \"" + node.name + "\" (" +
+                                           std::string(name_of(node.op)) + "): " + what);
 }
 
 void malformed(const Node& node, const std::string& what) {
-  throw Error(ErrorCode::kCorruptFile,
-              "interpret: node \"" + node.name + "\" (" + std::string(name_of(node.op)) + "): " + what);
+  throw Error(ErrorCode::kCorruptFile, "interpret: node \"" + node.name + "\" (" +
+                                           std::string(name_of(node.op)) + "): " + what);
 }
 
-bool present(Inputs inputs, size_t index) { return index < inputs.size() && inputs[index].defined(); }
+bool present(Inputs inputs, size_t index) {
+  return index < inputs.size() && inputs[index].defined();
+}
 
 const at::Tensor& required(const Node& node, Inputs inputs, size_t index) {
-  if (!present(inputs, index)) malformed(node, "expected input " + std::to_string(index) + ", got none");
+  if (!present(inputs, index))
+    malformed(node, "expected input " + std::to_string(index) + ", got none");
   return inputs[index];
 }
 
@@ -37,7 +40,8 @@ std::vector<double> to_reals(const at::Tensor& tensor) {
   return {data, data + host.numel()};
 }
 
-std::vector<int64_t> ints_of(const Node& node, Inputs inputs, size_t index, const std::string& attr) {
+std::vector<int64_t> ints_of(const Node& node, Inputs inputs, size_t index,
+                             const std::string& attr) {
   if (present(inputs, index)) return to_ints(inputs[index]);
   return node.attrs.integers(attr);
 }
@@ -45,7 +49,8 @@ std::vector<int64_t> ints_of(const Node& node, Inputs inputs, size_t index, cons
 int64_t normal_axis(const Node& node, int64_t axis, int64_t rank) {
   const int64_t normal = axis < 0 ? axis + rank : axis;
   if (normal < 0 || normal >= std::max<int64_t>(rank, 1)) {
-    malformed(node, "expected an axis of rank " + std::to_string(rank) + ", got " + std::to_string(axis));
+    malformed(node,
+              "expected an axis of rank " + std::to_string(rank) + ", got " + std::to_string(axis));
   }
   return normal;
 }
@@ -84,7 +89,8 @@ at::ScalarType dtype_of_onnx(const Node& node, int64_t code) {
 
 namespace {
 
-// SAME: output = ceil(input / stride); the odd element goes to the end (upper) or the begin (lower).
+// SAME: output = ceil(input / stride); the odd element goes to the end (upper) or the begin
+// (lower).
 void pad_same(Window& w, const at::Tensor& x, bool lower) {
   for (size_t i = 0; i < w.kernel.size(); ++i) {
     const int64_t size = x.size(static_cast<int64_t>(i) + 2);
@@ -111,7 +117,8 @@ Window window_of(const Node& node, const at::Tensor& x, std::vector<int64_t> ker
   const auto pads = node.attrs.integers("pads", std::vector<int64_t>(2 * rank, 0));
   if (w.strides.size() != rank || w.dilations.size() != rank || pads.size() != 2 * rank ||
       std::ranges::any_of(w.strides, [](int64_t s) { return s < 1; })) {
-    malformed(node, "strides, dilations or pads do not fit a kernel of " + std::to_string(rank) + " axes");
+    malformed(node, "strides, dilations or pads do not fit a kernel of " + std::to_string(rank) +
+                        " axes");
   }
   w.pad_begin.assign(pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(rank));
   w.pad_end.assign(pads.begin() + static_cast<std::ptrdiff_t>(rank), pads.end());
@@ -127,7 +134,8 @@ Window window_of(const Node& node, const at::Tensor& x, std::vector<int64_t> ker
   return w;
 }
 
-std::vector<int64_t> pad_argument(const std::vector<int64_t>& begin, const std::vector<int64_t>& end) {
+std::vector<int64_t> pad_argument(const std::vector<int64_t>& begin,
+                                  const std::vector<int64_t>& end) {
   std::vector<int64_t> result;
   for (size_t i = begin.size(); i-- > 0;) {
     result.push_back(begin[i]);

@@ -39,7 +39,8 @@ bool present(Inputs inputs, size_t index);
 std::vector<int64_t> to_ints(const at::Tensor& tensor);                // flattened, on the host
 std::vector<double> to_reals(const at::Tensor& tensor);
 // A list given as input `index` or, as older opsets do, as attribute; empty when neither is there.
-std::vector<int64_t> ints_of(const Node& node, Inputs inputs, size_t index, const std::string& attr);
+std::vector<int64_t> ints_of(const Node& node, Inputs inputs, size_t index,
+                             const std::string& attr);
 int64_t normal_axis(const Node& node, int64_t axis, int64_t rank);     // into [0, rank)
 std::vector<int64_t> normal_axes(const Node& node, std::vector<int64_t> axes, int64_t rank);
 bool is_unsigned_wide(at::ScalarType type);                            // u16, u32, u64
@@ -52,6 +53,7 @@ struct Window {
 };
 Window window_of(const Node& node, const at::Tensor& x, std::vector<int64_t> kernel);
 // Begin and end per spatial axis -> the argument of at::constant_pad_nd (last axis first).
-std::vector<int64_t> pad_argument(const std::vector<int64_t>& begin, const std::vector<int64_t>& end);
+std::vector<int64_t> pad_argument(const std::vector<int64_t>& begin,
+                                  const std::vector<int64_t>& end);
 
 }  // namespace repquant::ops

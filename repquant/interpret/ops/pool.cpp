@@ -50,9 +50,10 @@ at::Tensor padded_floats(const Plan& p, const at::Tensor& x, double value) {
   return at::constant_pad_nd(floats, pad_argument(p.window.pad_begin, p.reach), value);
 }
 
-// Indices within a padded plane [N, C, ..] -> flat indices of the unpadded tensor, row- or column-major
-// inside a plane.
-at::Tensor original_indices(const Plan& p, const at::Tensor& x, at::Tensor index, bool column_major) {
+// Indices within a padded plane [N, C, ..] -> flat indices of the unpadded tensor, row- or
+// column-major inside a plane.
+at::Tensor original_indices(const Plan& p, const at::Tensor& x, at::Tensor index,
+                            bool column_major) {
   const size_t rank = p.in.size();
   at::Tensor plane = at::zeros_like(index);
   int64_t row_stride = 1;
@@ -82,8 +83,8 @@ Tensors max_pool(const Node& node, Inputs in) {
   if (rank == 3) {
     std::tie(y, index) = at::max_pool3d_with_indices(wide, w.kernel, w.strides, {0}, w.dilations);
   } else {
-    std::tie(y, index) = at::max_pool2d_with_indices(two_dimensional(wide), two(w.kernel), two(w.strides),
-                                                     {0}, two(w.dilations));
+    std::tie(y, index) = at::max_pool2d_with_indices(two_dimensional(wide), two(w.kernel),
+                                                     two(w.strides), {0}, two(w.dilations));
     if (rank == 1) {
       y = y.squeeze(2);
       index = index.squeeze(2);
@@ -104,8 +105,8 @@ at::Tensor window_sums(const Node& node, const Window& w, const at::Tensor& x) {
     std::vector<int64_t> shape = {1, 1};
     shape.insert(shape.end(), w.kernel.begin(), w.kernel.end());
     const std::vector<int64_t> none(rank, 0);
-    const at::Tensor sums = at::convolution(planes, at::ones(shape, x.options()), {}, w.strides, none,
-                                            w.dilations, false, none, 1);
+    const at::Tensor sums = at::convolution(planes, at::ones(shape, x.options()), {}, w.strides,
+                                            none, w.dilations, false, none, 1);
     return sums.squeeze(1).unflatten(0, {x.size(0), x.size(1)});
   }
   if (rank == 3) return at::avg_pool3d(x, w.kernel, w.strides, 0, false, true, 1);
@@ -114,8 +115,8 @@ at::Tensor window_sums(const Node& node, const Window& w, const at::Tensor& x) {
   return rank == 1 ? sums.squeeze(2) : sums;
 }
 
-// How many elements each window averages: those of the input and, on request, of its padding, but never
-// of what ceil_mode adds.
+// How many elements each window averages: those of the input and, on request, of its padding, but
+// never of what ceil_mode adds.
 at::Tensor window_counts(const Node& node, const Plan& p, const at::Tensor& x) {
   std::vector<int64_t> shape = {1, 1};
   shape.insert(shape.end(), p.in.begin(), p.in.end());

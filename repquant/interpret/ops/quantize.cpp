@@ -4,8 +4,8 @@
 namespace repquant::ops {
 namespace {
 
-// A scale or zero point shaped to broadcast over x: one value, one a channel of `axis`, or one a block
-// of `block` elements along it.
+// A scale or zero point shaped to broadcast over x: one value, one a channel of `axis`, or one a
+// block of `block` elements along it.
 at::Tensor spread(const Node& node, const at::Tensor& parameter, const at::Tensor& x) {
   if (parameter.numel() == 1) return parameter.reshape({});
   const int64_t axis = normal_axis(node, node.attrs.integer("axis", 1), x.dim());
@@ -29,7 +29,8 @@ std::pair<double, double> limits(const Node& node, at::ScalarType type) {
 }
 
 // Codes of real values already divided by the scale: round half to even, add z, saturate.
-at::Tensor codes(const Node& node, const at::Tensor& scaled, const at::Tensor& zero, at::ScalarType type) {
+at::Tensor codes(const Node& node, const at::Tensor& scaled, const at::Tensor& zero,
+                 at::ScalarType type) {
   const auto [low, high] = limits(node, type);
   return (at::round(scaled) + zero.to(scaled.scalar_type())).clamp(low, high).to(type);
 }
@@ -70,10 +71,12 @@ at::Tensor centred(const Node& node, Inputs in, size_t x, size_t zero, bool rows
 
 // Inputs a, sa, za, b, sb, zb, sy, zy.
 Tensors qlinear_matmul(const Node& node, Inputs in) {
-  const at::Tensor product = at::matmul(centred(node, in, 0, 2, true), centred(node, in, 3, 5, false));
+  const at::Tensor product =
+      at::matmul(centred(node, in, 0, 2, true), centred(node, in, 3, 5, false));
   at::Tensor sa = required(node, in, 1).to(at::kDouble);
   if (sa.dim() == 1 && sa.numel() > 1) sa = sa.unsqueeze(-1);
-  const at::Tensor scale = sa * required(node, in, 4).to(at::kDouble) / required(node, in, 6).to(at::kDouble);
+  const at::Tensor scale =
+      sa * required(node, in, 4).to(at::kDouble) / required(node, in, 6).to(at::kDouble);
   const at::Tensor& zero = required(node, in, 7);
   return {codes(node, product * scale, widened(zero), zero.scalar_type())};
 }
@@ -87,7 +90,8 @@ at::Tensor of_channels(const at::Tensor& parameter, int64_t rank, bool at_front)
   return wide.reshape(shape);
 }
 
-// A product of integer codes, as Conv computes it; the padding holds the zero point, that is 0 here.
+// A product of integer codes, as Conv computes it; the padding holds the zero point, that is 0
+// here.
 at::Tensor integer_conv(const Node& node, const at::Tensor& x, const at::Tensor& w) {
   Window window = window_of(node, x, {w.sizes().begin() + 2, w.sizes().end()});
   const std::vector<int64_t> none(window.kernel.size(), 0);
@@ -98,7 +102,8 @@ at::Tensor integer_conv(const Node& node, const at::Tensor& x, const at::Tensor&
 
 at::Tensor centred_weight(const Node& node, Inputs in, size_t weight, size_t zero) {
   const at::Tensor w = required(node, in, weight).to(at::kDouble);
-  if (w.dim() < 3) malformed(node, "expected a weight of rank 3 or more, got " + to_string(w.sizes()));
+  if (w.dim() < 3)
+    malformed(node, "expected a weight of rank 3 or more, got " + to_string(w.sizes()));
   return present(in, zero) ? w - of_channels(in[zero], w.dim(), true) : w;
 }
 

@@ -18,8 +18,12 @@ at::Tensor mean(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
   return at::mean(x.to(at::kDouble), axes, keep).to(x.scalar_type());
 }
 
-at::Tensor maximum(const at::Tensor& x, at::IntArrayRef axes, bool keep) { return at::amax(x, axes, keep); }
-at::Tensor minimum(const at::Tensor& x, at::IntArrayRef axes, bool keep) { return at::amin(x, axes, keep); }
+at::Tensor maximum(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
+  return at::amax(x, axes, keep);
+}
+at::Tensor minimum(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
+  return at::amin(x, axes, keep);
+}
 
 at::Tensor product(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
   std::vector<int64_t> order(axes.begin(), axes.end());
@@ -29,7 +33,9 @@ at::Tensor product(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
   return result;
 }
 
-at::Tensor l1(const at::Tensor& x, at::IntArrayRef axes, bool keep) { return sum(at::abs(x), axes, keep); }
+at::Tensor l1(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
+  return sum(at::abs(x), axes, keep);
+}
 
 at::Tensor l2(const at::Tensor& x, at::IntArrayRef axes, bool keep) {
   return at::sqrt(sum(at::square(x), axes, keep)).to(x.scalar_type());

@@ -1,5 +1,5 @@
-// Resize and Upsample: separable, one axis after the other. Every output position is a sum of few taps
-// of the input, with weights computed in double.
+// Resize and Upsample: separable, one axis after the other. Every output position is a sum of few
+// taps of the input, with weights computed in double.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -22,7 +22,8 @@ struct Axis {
 
 // Where output position `o` lies among the input positions.
 double coordinate(const Node& node, const Options& options, const Axis& a, int64_t o) {
-  const auto x = static_cast<double>(o), in = static_cast<double>(a.in), out = static_cast<double>(a.out);
+  const auto x = static_cast<double>(o), in = static_cast<double>(a.in),
+             out = static_cast<double>(a.out);
   const std::string& kind = options.coordinates;
   if (kind == "half_pixel") return (x + 0.5) / a.scale - 0.5;
   if (kind == "pytorch_half_pixel") return a.out > 1 ? (x + 0.5) / a.scale - 0.5 : 0.0;
@@ -89,12 +90,14 @@ Taps taps_of(const Node& node, const Options& options, const Axis& a) {
       taps.index.push_back(std::clamp(i, int64_t{0}, a.in - 1));
       taps.weight.push_back(weight);
     }
-    for (int64_t t = 1; t <= taps.count; ++t) taps.weight[taps.weight.size() - static_cast<size_t>(t)] /= total;
+    for (int64_t t = 1; t <= taps.count; ++t)
+      taps.weight[taps.weight.size() - static_cast<size_t>(t)] /= total;
   }
   return taps;
 }
 
-at::Tensor resize_axis(const Node& node, const Options& options, const Axis& a, const at::Tensor& x) {
+at::Tensor resize_axis(const Node& node, const Options& options, const Axis& a,
+                       const at::Tensor& x) {
   const Taps taps = taps_of(node, options, a);
   const at::Tensor index =
       torch::tensor(taps.index, at::kLong).reshape({a.out, taps.count}).to(x.device());
@@ -105,7 +108,8 @@ at::Tensor resize_axis(const Node& node, const Options& options, const Axis& a, 
       torch::tensor(taps.weight, at::kDouble).reshape({a.out, taps.count}).to(x.options());
   at::Tensor result;
   for (int64_t t = 0; t < taps.count; ++t) {
-    const at::Tensor term = x.index_select(a.axis, index.select(1, t)) * weight.select(1, t).reshape(shape);
+    const at::Tensor term =
+        x.index_select(a.axis, index.select(1, t)) * weight.select(1, t).reshape(shape);
     result = result.defined() ? result + term : term;
   }
   return result;
@@ -141,7 +145,8 @@ Tensors resize_axes(const Node& node, const Options& options, const std::vector<
 // One scale for every axis, so that the ratio of sides stays.
 void keep_aspect(const Node& node, const std::string& policy, std::vector<Axis>& axes) {
   if (policy == "stretch" || axes.empty()) return;
-  if (policy != "not_larger" && policy != "not_smaller") malformed(node, "unknown policy \"" + policy + "\"");
+  if (policy != "not_larger" && policy != "not_smaller")
+    malformed(node, "unknown policy \"" + policy + "\"");
   double scale = axes[0].scale;
   for (const Axis& a : axes) {
     scale = policy == "not_larger" ? std::min(scale, a.scale) : std::max(scale, a.scale);
@@ -160,7 +165,8 @@ std::vector<Axis> axes_of(const Node& node, const at::Tensor& x, const std::vect
     std::iota(which.begin(), which.end(), 0);
   }
   const size_t n = which.size();
-  if ((sizes.empty() ? scales.size() : sizes.size()) != n) malformed(node, "scales or sizes do not fit the axes");
+  if ((sizes.empty() ? scales.size() : sizes.size()) != n)
+    malformed(node, "scales or sizes do not fit the axes");
   const bool crop = options.coordinates == "tf_crop_and_resize";
   if (crop && roi.size() != 2 * n) malformed(node, "roi does not fit the axes");
   std::vector<Axis> axes;
@@ -195,9 +201,10 @@ std::vector<Axis> axes_of(const Node& node, const at::Tensor& x, const std::vect
 Tensors resize(const Node& node, Inputs in) {
   const at::Tensor& x = required(node, in, 0);
   const Attrs& attrs = node.attrs;
-  Options options{attrs.text("mode", "nearest"), attrs.text("coordinate_transformation_mode", "half_pixel"),
-                  attrs.text("nearest_mode", "round_prefer_floor"), attrs.real("cubic_coeff_a", -0.75F),
-                  attrs.real("extrapolation_value", 0.0F)};
+  Options options{attrs.text("mode", "nearest"),
+                  attrs.text("coordinate_transformation_mode", "half_pixel"),
+                  attrs.text("nearest_mode", "round_prefer_floor"),
+                  attrs.real("cubic_coeff_a", -0.75F), attrs.real("extrapolation_value", 0.0F)};
   options.exclude_outside = attrs.integer("exclude_outside", 0) != 0;
   options.antialias = attrs.integer("antialias", 0) != 0;
   const auto roi = present(in, 1) ? to_reals(in[1]) : std::vector<double>{};

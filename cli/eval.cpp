@@ -1,0 +1,138 @@
+// repquant eval: scores a model on data.
+#include <fmt/format.h>
+
+#include "cli/commands.h"
+#include "cli/data_options.h"
+#include "cli/exit_codes.h"
+#include "repquant/core/error.h"
+#include "repquant/core/fields.h"
+#include "repquant/evaluate/score_json.h"
+
+namespace repquant::cli {
+namespace {
+
+struct Options {
+  std::string model, baseline, calibration;
+  DataRequest data;
+  RecipeRequest simulate;
+  std::vector<std::string> minimum;
+  std::vector<std::string> metrics;
+  int64_t batch = 64;
+};
+
+const std::vector<std::string> kMetrics{"top1", "top5", "agreement", "kl"};
+
+void check_metrics(const Options& options) {
+  for (const std::string& name : options.metrics) {
+    if (std::find(kMetrics.begin(), kMetrics.end(), name) != kMetrics.end()) continue;
+    throw Error(ErrorCode::kUnsupported, "eval: " + unknown_name("metric", name, kMetrics));
+  }
+}
+
+Scores score(const OpenedModel& model, const Dataset& data, const Options& options, const Context& context,
+             const std::string& pass) {
+  EvaluateOptions evaluation;
+  evaluation.batch = options.batch;
+  evaluation.label_offset = options.data.label_offset;
+  evaluation.pool = &context.pool;
+  evaluation.sink = &context.sink;
+  evaluation.stop = context.stop;
+  evaluation.pass = pass;
+  return evaluate(model.run, data, evaluation);
+}
+
+// "top1=75": exit 6 when the score is lower.
+bool meets(const nlohmann::json& result, const std::string& gate, const Context& context) {
+  const size_t equals = gate.find('=');
+  const std::string name = gate.substr(0, equals);
+  double bound = 0;
+  try {
+    bound = std::stod(gate.substr(equals == std::string::npos ? gate.size() : equals + 1));
+  } catch (const std::exception&) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("--min \"{}\": expected METRIC=VALUE", gate));
+  }
+  if (!result.contains(name) || !result[name].is_number()) {
+    throw Error(ErrorCode::kInvalidArgument, "--min: " + unknown_name("metric", name, {"top1", "top5", "agreement"}),
+                "agreement needs --baseline, top1 and top5 need labels");
+  }
+  const double got = result[name].get<double>();
+  if (got >= bound) return true;
+  context.sink.warning("W020", name, fmt::format("expected at least {}, got {:.4g}", bound, got), "");
+  return false;
+}
+
+std::string describe(const Options& options, const nlohmann::json& r) {
+  std::string text = fmt::format("{}  ({})\n  images     {}\n", options.model, r["kind"].get<std::string>(), r["count"].get<int64_t>());
+  if (r.contains("top1")) {
+    text += fmt::format("  top-1      {:.2f} %  [{:.2f}, {:.2f}]\n  top-5      {:.2f} %\n", r["top1"].get<double>(),
+                        r["top1_interval"][0].get<double>(), r["top1_interval"][1].get<double>(), r["top5"].get<double>());
+  }
+  if (!r.contains("agreement")) return text;
+  text += fmt::format("against {}\n  agreement  {:.2f} %\n  KL         {:.5f} nats\n", options.baseline,
+                      r["agreement"].get<double>(), r["kl"].get<double>());
+  if (r.contains("difference")) {
+    text += fmt::format("  top-1      {:+.2f} points  [{:+.2f}, {:+.2f}]\n", r["difference"].get<double>(),
+                        r["difference_interval"][0].get<double>(), r["difference_interval"][1].get<double>());
+  }
+  return text;
+}
+
+OpenedModel open(Options& options, const Context& context) {
+  if (options.simulate.recipe.empty()) return open_model(options.model, context);
+  if (context.parts == nullptr) {
+    throw Error(ErrorCode::kUnsupported, "eval: --simulate: this build has no calibration",
+                "rebuild with -DREPQUANT_TORCH=ON");
+  }
+  return context.parts->open_simulated(
+      options.model, {options.simulate, options.calibration, &options.data.preprocess}, context);
+}
+
+Outcome evaluate_model(Options& options, const Context& context) {
+  check_metrics(options);
+  OpenedModel model = open(options, context);
+  const auto data = open_data(options.data, model, context);
+  if (!data->has_labels() && options.baseline.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("eval: \"{}\": no labels", options.data.data),
+                "pass --labels FILE, or --baseline MODEL for agreement and KL");
+  }
+  const Scores scores = score(model, *data, options, context, "score " + model.kind);
+  Outcome outcome;
+  outcome.result = score_json(scores);
+  outcome.result["model"] = options.model;
+  outcome.result["kind"] = model.kind;
+  if (!options.baseline.empty()) {
+    OpenedModel baseline = open_model(options.baseline, context);
+    const Scores reference = score(baseline, *data, options, context, "score baseline");
+    outcome.result.update(difference_json(reference, scores));
+    outcome.result["baseline"] = score_json(reference);
+    outcome.result["baseline"]["model"] = options.baseline;
+    outcome.result["baseline"]["kind"] = baseline.kind;
+  }
+  outcome.text = describe(options, outcome.result);
+  for (const std::string& gate : options.minimum) {
+    if (!meets(outcome.result, gate, context)) outcome.exit = kQuality;
+  }
+  return outcome;
+}
+
+}  // namespace
+
+Run declare_eval(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  app.add_option("model", options->model, "Artifact, or float model")->required();
+  declare_data(app, options->data);
+  app.add_option("--baseline", options->baseline, "Model to compare with: agreement, KL, paired difference");
+  app.add_option("--simulate", options->simulate.recipe, "Score the float model fake-quantized by a recipe or preset");
+  app.add_option("--calibration", options->calibration, "Calibration data of --simulate");
+  app.add_option("--scheme", options->simulate.scheme, "Scheme of --simulate");
+  app.add_option("--set", options->simulate.set, "method.option=value of --simulate")->allow_extra_args(false);
+  app.add_option("--samples", options->simulate.samples, "Calibration samples of --simulate")->check(CLI::PositiveNumber);
+  app.add_option("--seed", options->simulate.seed, "Seed of --simulate")->check(CLI::NonNegativeNumber);
+  app.add_option("--metric", options->metrics, "top1,top5,agreement,kl (all that can be measured)")->delimiter(',');
+  app.add_option("--min", options->minimum, "METRIC=VALUE; exit code 6 when it is missed")->allow_extra_args(false);
+  app.add_option("--batch", options->batch, "Images read at a time")->check(CLI::Range(1, 65536));
+  declare_preprocess(app, options->data.preprocess);
+  return [options](const Context& context) { return evaluate_model(*options, context); };
+}
+
+}  // namespace repquant::cli

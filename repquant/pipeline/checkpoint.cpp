@@ -1,0 +1,225 @@
+#include "repquant/pipeline/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "repquant/core/artifact.h"
+#include "repquant/core/fields.h"
+#include "repquant/core/files.h"
+#include "repquant/core/strict_json.h"
+#include "repquant/pipeline/plan_state.h"
+
+namespace repquant {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr const char* kFingerprint = "run.json";
+constexpr const char* kLock = "lock";
+
+bool is_unit_file(const fs::path& path) { return path.filename().string().rfind("pass", 0) == 0; }
+
+// Of what a crash may leave behind, too.
+void remove_units(const fs::path& folder) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    if (is_unit_file(entry.path()) || entry.path().extension() == ".tmp") fs::remove(entry.path(), ignored);
+  }
+}
+
+bool same_file(int fd, const fs::path& path) {
+  struct stat held {}, named {};
+  return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
+         held.st_dev == named.st_dev;
+}
+
+// Strides are part of the state: they decide the order in which a product is summed.
+json store_weight(const at::Tensor& tensor) {
+  return {{"sizes", tensor.sizes().vec()}, {"strides", tensor.strides().vec()}};
+}
+
+at::Tensor restore_weight(const Tensor& stored, const json& layout) {
+  const at::Tensor values = to_aten(stored);
+  const auto sizes = layout.at("sizes").get<std::vector<int64_t>>();
+  const auto strides = layout.at("strides").get<std::vector<int64_t>>();
+  at::Tensor tensor = at::empty_strided(sizes, strides, values.options());
+  tensor.copy_(values.reshape(sizes));
+  return tensor;
+}
+
+std::string digest(const at::Tensor& tensor) {
+  const Tensor host = from_aten(tensor.detach());
+  Sha256 sum;
+  const std::vector<int64_t> strides = tensor.strides().vec();
+  sum.update(fmt::format("{} {} ", to_string(host.shape()), to_string(strides)));
+  return sum.update({static_cast<const std::byte*>(host.data()), host.bytes()}).hex();
+}
+
+std::string quoted(const json& value) { return value.is_null() ? "nothing" : value.dump(); }
+
+[[noreturn]] void differs(const json& saved, const json& now) {
+  const json patch = json::diff(saved, now);
+  const std::string where = patch.at(0).at("path").get<std::string>();
+  const json::json_pointer pointer(where);
+  const json before = saved.contains(pointer) ? saved.at(pointer) : json(),
+             after = now.contains(pointer) ? now.at(pointer) : json();
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("resume: saved state is of another run: {} changed: {} -> {}", where.substr(1),
+                          quoted(before), quoted(after)),
+              "use --resume never to start again");
+}
+
+}  // namespace
+
+std::string cpu_name() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);) {
+    const size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "unknown";
+}
+
+Resume parse_resume(const std::string& text) {
+  if (text == "auto") return Resume::kAuto;
+  if (text == "never") return Resume::kNever;
+  if (text == "require") return Resume::kRequire;
+  throw Error(ErrorCode::kInvalidArgument, "--resume: " + unknown_name("value", text, {"auto", "never", "require"}));
+}
+
+// ---- WorkFolder ---------------------------------------------------------------------------------
+WorkFolder::WorkFolder(fs::path path) : path_(std::move(path)) {
+  std::error_code error;
+  for (int attempt = 0; attempt < 10; ++attempt) {
+    fs::create_directory(path_, error);
+    if (error && !fs::is_directory(path_)) {
+      const bool full = error.value() == ENOSPC || error.value() == EDQUOT;
+      throw Error(full ? ErrorCode::kResourceExhausted : ErrorCode::kInvalidArgument,
+                  fmt::format("write: \"{}\": {}", path_.string(), error.message()),
+                  "choose a folder that can be written, or pass --work-dir");
+    }
+    const fs::path name = path_ / kLock;
+    lock_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (lock_ < 0 && errno == ENOENT) continue;  // a finishing run removed the folder
+    if (lock_ < 0) {
+      throw Error(ErrorCode::kInvalidArgument, fmt::format("write: \"{}\": {}", name.string(), std::strerror(errno)));
+    }
+    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+      ::close(lock_);
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("lock: \"{}\": another run writes this output", path_.string()),
+                  "wait for it, or choose another output");
+    }
+    if (same_file(lock_, name)) {
+      existed_ = fs::exists(path_ / kFingerprint, error);
+      return;
+    }
+    ::close(lock_);
+  }
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("lock: \"{}\": cannot be taken", path_.string()));
+}
+
+WorkFolder::~WorkFolder() {
+  if (lock_ >= 0) ::close(lock_);
+}
+
+void WorkFolder::remove() {
+  std::error_code ignored;
+  remove_units(path_);
+  fs::remove(path_ / kFingerprint, ignored);
+  fs::remove(path_ / kLock, ignored);
+  fs::remove(path_, ignored);
+}
+
+// ---- FolderCheckpoint ---------------------------------------------------------------------------
+FolderCheckpoint::FolderCheckpoint(const fs::path& folder, const json& fingerprint, Resume resume)
+    : folder_(folder) {
+  const fs::path path = folder_ / kFingerprint;
+  if (resume == Resume::kRequire && !fs::exists(path)) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("resume: no saved state in \"{}\"", folder_.string()));
+  }
+  if (fs::exists(path) && resume != Resume::kNever) {
+    const std::vector<std::byte> bytes = read_file(path);
+    const json saved = parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "resume");
+    if (saved != fingerprint) differs(saved, fingerprint);
+    return;
+  }
+  remove_units(folder_);
+  write_file_atomically(path, fingerprint.dump(1) + "\n");
+}
+
+fs::path FolderCheckpoint::unit_path(int unit) const {
+  return folder_ / fmt::format("pass{}_unit{:04}.safetensors", pass_, unit);
+}
+
+void FolderCheckpoint::remember(const WeightMap& weights) {
+  for (const auto& [id, tensor] : weights) digests_[id] = digest(tensor);
+}
+
+bool FolderCheckpoint::restore(Workspace& ws, int unit) {
+  if (unit == 0) {
+    ++pass_;
+    rows_seen_ = ws.report.rows().size();
+    remember(ws.weights);
+  }
+  const fs::path path = unit_path(unit);
+  if (!fs::exists(path)) return false;
+  const SafetensorsFile file = read_safetensors(path);
+  try {
+    const json state = json::parse(file.metadata.at("state"));
+    for (const auto& [key, layout] : state.at("weights").items()) {
+      const ValueId id = std::stoi(key);
+      if (ws.weights.count(id) == 0) throw Error(ErrorCode::kCorruptFile, "checkpoint: unknown weight " + key);
+      ws.weights[id] = restore_weight(file.tensors.at("w" + key), layout);
+      digests_[id] = digest(ws.weights[id]);
+    }
+    ws.plan = restore_plan(state.at("plan"), file.tensors);
+    const json& rows = state.at("rows");
+    for (size_t i = 0; i < rows.size(); ++i) {
+      ws.report.add({rows[i].at(0), rows[i].at(1), rows[i].at(2), file.tensors.at("rows").as<double>()[i]});
+    }
+  } catch (const json::exception& error) {
+    throw Error(ErrorCode::kCorruptFile, fmt::format("checkpoint: \"{}\": {}", path.string(), error.what()),
+                "use --resume never");
+  } catch (const std::out_of_range&) {
+    throw Error(ErrorCode::kCorruptFile, fmt::format("checkpoint: \"{}\": incomplete", path.string()),
+                "use --resume never");
+  }
+  rows_seen_ = ws.report.rows().size();
+  ++restored_;
+  return true;
+}
+
+void FolderCheckpoint::save(const Workspace& ws, int unit) {
+  std::map<std::string, Tensor> tensors;
+  json state = {{"weights", json::object()}, {"rows", json::array()}};
+  for (const auto& [id, tensor] : ws.weights) {
+    std::string now = digest(tensor);
+    if (digests_[id] == now) continue;
+    digests_[id] = std::move(now);
+    tensors[fmt::format("w{}", id)] = from_aten(tensor.detach());
+    state["weights"][std::to_string(id)] = store_weight(tensor);
+  }
+  state["plan"] = store_plan(ws.plan, tensors);
+  std::vector<double> values;
+  for (; rows_seen_ < ws.report.rows().size(); ++rows_seen_) {
+    const Measurement& row = ws.report.rows()[rows_seen_];
+    state["rows"].push_back({row.stage, row.subject, row.metric});
+    values.push_back(row.value);
+  }
+  tensors["rows"] = Tensor::of<double>({static_cast<int64_t>(values.size())}, values);
+  std::vector<std::pair<std::string, const Tensor*>> list;
+  for (const auto& [name, tensor] : tensors) list.emplace_back(name, &tensor);
+  write_safetensors(unit_path(unit), {{"state", state.dump()}}, list, false);
+}
+
+}  // namespace repquant

@@ -1,0 +1,150 @@
+// What precedes the passes: model, data, what identifies the run.
+#include <cmath>
+
+#include <fmt/format.h>
+
+#include "repquant/core/files.h"
+#include "repquant/core/version.h"
+#include "repquant/data/subset.h"
+#include "repquant/load/load.h"
+#include "repquant/methods/method.h"
+#include "repquant/pipeline/passes.h"
+#include "repquant/pipeline/quantize.h"
+#include "repquant/pipeline/targets.h"
+
+namespace repquant {
+namespace {
+
+using nlohmann::json;
+
+// Files of external data are covered: the digest is over what was loaded.
+std::string weights_digest(const Graph& graph) {
+  Sha256 sum;
+  for (size_t id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(static_cast<ValueId>(id));
+    if (!value.constant) continue;
+    sum.update(fmt::format("{} {} {} ", id, name_of(value.constant->dtype()), to_string(value.constant->shape())));
+    sum.update({static_cast<const std::byte*>(value.constant->data()), value.constant->bytes()});
+  }
+  return sum.hex();
+}
+
+void check_finite(const Graph& graph) {
+  for (size_t id = 0; id < graph.value_count(); ++id) {
+    const Value& value = graph.value(static_cast<ValueId>(id));
+    if (!value.constant || value.constant->dtype() != DType::kF32) continue;
+    for (const float x : value.constant->as<float>()) {
+      // Infinity is what masks are made of.
+      if (!std::isnan(x)) continue;
+      throw Error(ErrorCode::kCorruptFile, fmt::format("load: weight \"{}\": holds NaN", value.name),
+                  "the model file is damaged, or its training diverged");
+    }
+  }
+}
+
+std::vector<int64_t> item_shape(const Graph& graph) {
+  std::vector<int64_t> item;
+  if (graph.inputs.size() != 1) {
+    throw Error(ErrorCode::kUnsupported,
+                fmt::format("quantize: model: expected one input, got {}", graph.inputs.size()));
+  }
+  const auto& shape = graph.value(graph.inputs[0]).shape;
+  for (size_t i = 1; shape && i < shape->size(); ++i) item.push_back((*shape)[i].known() ? (*shape)[i].size : -1);
+  return item;
+}
+
+void check_data_given(const QuantizeJob& job) {
+  if (!job.data.empty()) return;
+  for (const Pass& pass : job.recipe.passes) {
+    if (!find_method(pass.method).needs.data) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("quantize: method \"{}\" needs calibration data", pass.method),
+                "pass --data with a folder of images or an array");
+  }
+}
+
+void draw(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
+  const int64_t asked = job.recipe.samples, there = run.data->size();
+  if (asked > there) {
+    context.sink.warning("W001", "data", fmt::format("{} samples asked for, {} found: all are used", asked, there),
+                         "more calibration images make better ranges");
+  }
+  run.indices = draw_subset(there, std::min(asked, there), job.recipe.seed);
+  run.ws.calibration = batches_of(*run.data, run.indices);
+}
+
+}  // namespace
+
+FieldList registry_options(std::string_view method) { return find_method(method).options(); }
+
+std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& context) {
+  at::set_num_threads(1);
+  auto run = std::make_unique<Calibrated>();
+  check_data_given(job);
+  run->float_graph = load_model(job.model);
+  check_finite(run->float_graph);
+  run->float_weights = load_weights(run->float_graph);
+  run->ws = make_workspace(run->float_graph);
+  run->ws.pool = &context.pool;
+  run->ws.sink = &context.sink;
+  run->ws.stop = context.stop;
+  run->ws.seed = job.recipe.seed;
+  if (job.memory_cap > 0) {
+    run->ws.resident_bytes = std::min(run->ws.resident_bytes, static_cast<int64_t>(job.memory_cap / 8));
+  }
+  PreprocessRequest request = job.preprocess;
+  run->preprocess = choose_preprocess(request, preprocess_beside(job.model), item_shape(run->float_graph));
+  context.sink.info("preprocessing: " + request.reason);
+  DatasetOptions options = job.data_options;
+  options.preprocess = run->preprocess;
+  run->data = open_dataset(job.data, options);
+  draw(*run, job, context);
+  run->fingerprint = {{"model", weights_digest(run->float_graph)},
+                      {"recipe", to_json(job.recipe)},
+                      {"calibration", subset_digest(*run->data, run->indices)},
+                      {"preprocess", to_json(run->preprocess)},
+                      {"version", kVersion},
+                      {"cpu", cpu_name()}};
+  return run;
+}
+
+nlohmann::json describe(const QuantizeJob& job, const RunContext& context) {
+  const auto run = prepare(job, context);
+  Workspace& ws = run->ws;
+  make_parameters_explicit(ws);
+  const auto targets = make_targets(ws, job.recipe.scheme, job.recipe.layers);
+  json layers = json::array(), floating = json::array();
+  double bits = 0, parameters = 0;
+  for (const NodeId id : ws.graph.order()) {
+    const Node& node = ws.graph.node(id);
+    if (node.op != OpKind::kLinear && node.op != OpKind::kConv && node.op != OpKind::kMultiHeadAttention) continue;
+    const auto weight = targets.find({id, 1});
+    const auto input = targets.find({id, 0});
+    const auto count = ws.has_constant(id, 1) ? static_cast<double>(ws.constant(id, 1).numel()) : 0.0;
+    parameters += count;
+    if (input == targets.end()) {
+      floating.push_back(node.name);
+      bits += 32 * count;
+      continue;
+    }
+    json row = {{"layer", node.name}, {"op", name_of(node.op)}, {"activation_bits", input->second.bits}};
+    if (node.op != OpKind::kMultiHeadAttention) {
+      row["weight_bits"] = weight->second.bits;
+      row["parameters"] = static_cast<int64_t>(count);
+      bits += (weight->second.bits > 4 ? 8 : weight->second.bits) * count;
+    }
+    layers.push_back(std::move(row));
+  }
+  return {{"model", {{"file", job.model.string()}, {"nodes", ws.graph.order().size()},
+                     {"linear_parameters", static_cast<int64_t>(parameters)}}},
+          {"scheme", to_string(job.recipe.scheme)},
+          {"layers", layers},
+          {"float_layers", floating},
+          {"samples", run->indices.size()},
+          {"estimated_bytes", static_cast<int64_t>(bits / 8)},
+          {"preprocess", to_json(run->preprocess)},
+          {"recipe", to_json(job.recipe)},
+          {"artifact", job.out.string()}};
+}
+
+}  // namespace repquant

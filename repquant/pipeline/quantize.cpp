@@ -1,0 +1,197 @@
+#include "repquant/pipeline/quantize.h"
+
+#include <sys/resource.h>
+
+#include <chrono>
+
+#include <fmt/format.h>
+
+#include "repquant/core/artifact.h"
+#include "repquant/core/files.h"
+#include "repquant/core/version.h"
+#include "repquant/data/subset.h"
+#include "repquant/evaluate/artifact_model.h"
+#include "repquant/evaluate/score_json.h"
+#include "repquant/evaluate/verify.h"
+#include "repquant/pipeline/float_model.h"
+#include "repquant/pipeline/passes.h"
+#include "repquant/pipeline/run_record.h"
+
+namespace repquant {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+fs::path with_suffix(fs::path path, const char* suffix) { return path += suffix; }
+
+void refuse_compat(const Recipe& recipe) {
+  bool compat = false;
+  for (const LayerRule& rule : recipe.layers) compat = compat || rule.levels == "compat";
+  for (const Pass& pass : recipe.passes) {
+    for (const auto& [key, value] : pass.options) {
+      compat = compat || (key == "compat" && std::holds_alternative<bool>(value) && std::get<bool>(value));
+    }
+  }
+  if (!compat) return;
+  throw Error(ErrorCode::kUnsupported, "quantize: recipe: published levels (compat) have no integer codes",
+              "score them with `repquant eval MODEL --simulate RECIPE`");
+}
+
+// Those of an interrupted write of `out`; the work folder's lock is held.
+void remove_stale_temporaries(const fs::path& out) {
+  std::error_code ignored;
+  const std::string prefix = out.filename().string() + ".";
+  const fs::path folder = out.has_parent_path() ? out.parent_path() : fs::path(".");
+  for (const auto& entry : fs::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind(prefix, 0) == 0 && name.ends_with(".tmp")) fs::remove(entry.path(), ignored);
+  }
+}
+
+std::unique_ptr<Dataset> open_eval(const QuantizeJob& job, const Calibrated& run, const RunContext& context) {
+  if (job.eval_data.empty()) return nullptr;
+  DatasetOptions options = job.eval_options;
+  options.preprocess = run.preprocess;
+  auto data = open_dataset(job.eval_data, options);
+  const std::vector<int64_t> both = overlap(*run.data, run.indices, *data);
+  if (both.empty()) return data;
+  const std::string message = fmt::format("{} of {} calibration images are also scored, first \"{}\"", both.size(),
+                                          run.indices.size(), run.data->name(both[0]));
+  if (!job.force_overlap) {
+    throw Error(ErrorCode::kInvalidArgument, "quantize: data: " + message,
+                "choose other folders or ranges, or pass --force-overlap");
+  }
+  context.sink.warning("W002", "data", message, "scores will look better than they are");
+  return data;
+}
+
+Scores score(const Model& model, const Dataset& data, const QuantizeJob& job, const RunContext& context,
+             const char* pass) {
+  EvaluateOptions options;
+  options.label_offset = job.label_offset;
+  options.pool = &context.pool;
+  options.sink = &context.sink;
+  options.stop = context.stop;
+  options.pass = pass;
+  return evaluate(model, data, options);
+}
+
+json class_names(const QuantizeJob& job, const Calibrated& run, const Dataset* eval) {
+  if (!job.data_options.class_names.empty()) return read_class_names(job.data_options.class_names);
+  if (!run.data->class_names().empty()) return run.data->class_names();
+  if (eval != nullptr && !eval->class_names().empty()) return eval->class_names();
+  return json();
+}
+
+Plan make_plan(const QuantizeJob& job, Calibrated& run, const Dataset* eval) {
+  json model = {{"name", job.model.stem().string()}, {"preprocess", to_json(run.preprocess)}};
+  if (const json names = class_names(job, run, eval); !names.is_null()) model["class_names"] = names;
+  const json provenance = {{"tool", "repquant"},
+                           {"version", kVersion},
+                           {"recipe", run.fingerprint["recipe"]},
+                           {"source", {{"weights_sha256", run.fingerprint["model"]}}},
+                           {"calibration",
+                            {{"count", run.indices.size()}, {"seed", job.recipe.seed},
+                             {"sha256", run.fingerprint["calibration"]}}}};
+  Plan plan = finish(run.ws, model, provenance);
+  plan.quality = {{"sqnr_db", layer_sqnr(run.ws.report)}};
+  return plan;
+}
+
+void verify(const Plan& plan, const std::shared_ptr<const Program>& program, const Calibrated& run,
+            const RunContext& context) {
+  const Tensor sample = load_batch(*run.data, std::span(run.indices).first(1));
+  const auto found = first_difference(plan, program, {sample}, &context.pool);
+  if (!found) return;
+  throw Error(ErrorCode::kVerifyFailed,
+              fmt::format("verify: step \"{}\": element {}: simulated {}, executed {}", found->step, found->element,
+                          found->simulated, found->executed),
+              "this is a bug: please report it with the recipe");
+}
+
+void check_output(const QuantizeJob& job, const WorkFolder& work) {
+  if (fs::is_directory(job.out)) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("write: \"{}\": is a folder", job.out.string()));
+  }
+  // With saved state it is our own, written just before the run was killed.
+  if (!fs::exists(job.out) || job.force || work.existed()) return;
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("write: \"{}\": exists already", job.out.string()),
+              "pass --force to replace it");
+}
+
+void check_memory(const QuantizeJob& job, const Calibrated& run) {
+  if (job.memory_cap == 0) return;
+  uint64_t weights = 0;
+  for (const auto& [id, tensor] : run.float_weights) weights += tensor.nbytes();
+  // Float weights, live weights and the reference of errors, beside the libraries.
+  const uint64_t needed = 3 * weights + (uint64_t{350} << 20);
+  if (needed <= job.memory_cap) return;
+  throw Error(ErrorCode::kResourceExhausted,
+              fmt::format("quantize: memory: expected a cap of at least {} MiB, got {} MiB", (needed >> 20) + 1,
+                          job.memory_cap >> 20));
+}
+
+}  // namespace
+
+uint64_t peak_memory_bytes() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
+}
+
+QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context) {
+  const auto start = std::chrono::steady_clock::now();
+  refuse_compat(job.recipe);
+  const auto run = prepare(job, context);
+  check_memory(job, *run);
+  const auto eval = open_eval(job, *run, context);
+  WorkFolder work(job.work_dir.empty() ? with_suffix(job.out, ".work") : job.work_dir);
+  const bool fresh = !work.existed();
+  try {
+    check_output(job, work);
+    remove_stale_temporaries(job.out);
+    FolderCheckpoint checkpoint(work.path(), run->fingerprint, job.resume);
+    run->ws.checkpoint = &checkpoint;
+    std::optional<Scores> before, after;
+    if (eval) {
+      before = score(float_model(run->float_graph, run->float_weights, context.pool), *eval, job, context,
+                     "score float");
+    }
+    run_passes(run->ws, job.recipe);
+    if (checkpoint.restored() > 0) {
+      context.sink.info(fmt::format("resumed: {} finished units were restored", checkpoint.restored()));
+    }
+    Plan plan = make_plan(job, *run, eval.get());
+    QuantizeOutcome outcome;
+    const auto program = Program::from_plan(plan);
+    verify(plan, program, *run, context);
+    if (eval) {
+      after = score(artifact_model(program, context.pool), *eval, job, context, "score artifact");
+      outcome.metrics = {{"before", score_json(*before)}, {"after", score_json(*after)},
+                         {"difference", difference_json(*before, *after)}};
+      plan.quality["metrics"] = outcome.metrics;
+    }
+    run->ws.throw_if_stopped();
+    outcome.artifact = job.out;
+    outcome.digest = write_artifact(job.out, plan);
+    outcome.bytes = fs::file_size(job.out);
+    outcome.model_bytes = fs::file_size(job.model);
+    outcome.report = run->ws.report;
+    outcome.recipe = with_suffix(job.out, ".recipe.toml");
+    outcome.run_record = with_suffix(job.out, ".run.json");
+    write_file_atomically(outcome.recipe, to_toml(job.recipe));
+    outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    outcome.peak_memory_bytes = peak_memory_bytes();
+    write_file_atomically(outcome.run_record, run_record(job, *run, plan, outcome).dump(1) + "\n");
+    if (!job.keep) work.remove();
+    return outcome;
+  } catch (const Interrupted&) {
+    throw;
+  } catch (...) {
+    if (fresh && !job.keep) work.remove();  // a failed command leaves nothing behind
+    throw;
+  }
+}
+
+}  // namespace repquant
