@@ -1,6 +1,6 @@
 #pragma once
-// What a verb is: it declares its options, and returns what to run once they are read. A verb prints
-// nothing: its result is text for people and JSON for programs.
+// What a verb is: it declares its options, and returns what to run once they are read. A verb
+// prints nothing: its result is text for people and JSON for programs.
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -40,26 +40,26 @@ struct Context {
   Sink& sink;
   ThreadPool& pool;
   const StopFlag* stop;
-  const Parts* parts;              // null in the build without calibration
+  const Parts* parts;  // null in the build without calibration
 };
 
 using Run = std::function<Outcome(const Context&)>;
 struct Command {
   const char* name;
   const char* summary;
-  Run (*declare)(CLI::App& app);   // null: this build does not have it
+  Run (*declare)(CLI::App& app);  // null: this build does not have it
 };
 
 // A model that answers: an artifact, or (full build) a float or fake-quantized graph.
 using LayerTap = std::function<void(const std::string& layer, ConstTensorView value)>;
 struct OpenedModel {
-  std::string kind;                // "artifact", "float", "simulated"
+  std::string kind;  // "artifact", "float", "simulated"
   Model run;
-  std::function<void(const Tensor& item, const LayerTap&)> trace;   // one item, [1, ...]
-  std::vector<int64_t> item;       // input shape without the batch, -1: unknown
+  std::function<void(const Tensor& item, const LayerTap&)> trace;  // one item, [1, ...]
+  std::vector<int64_t> item;  // input shape without the batch, -1: unknown
   std::optional<Preprocess> preprocess;
   std::vector<std::string> class_names;
-  std::shared_ptr<const Program> program;   // of artifacts
+  std::shared_ptr<const Program> program;  // of artifacts
 };
 
 struct RecipeRequest {
@@ -70,7 +70,7 @@ struct RecipeRequest {
 
 struct SimulateRequest {
   RecipeRequest recipe;
-  std::string data;                // calibration
+  std::string data;  // calibration
   PreprocessRequest* preprocess = nullptr;
 };
 
@@ -86,7 +86,7 @@ struct Parts {
 // By content. Throws kUnsupported for a float model in the build without calibration.
 OpenedModel open_model(const std::filesystem::path& path, const Context& context);
 
-int run_program(const char* name, const std::vector<Command>& commands, const Parts* parts, int argc,
-                char** argv);
+int run_program(const char* name, const std::vector<Command>& commands, const Parts* parts,
+                int argc, char** argv);
 
 }  // namespace repquant::cli

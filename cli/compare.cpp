@@ -1,8 +1,8 @@
 // repquant compare: two models layer by layer.
 #include <map>
 
-#include <cmath>
 #include <fmt/format.h>
+#include <cmath>
 
 #include "cli/commands.h"
 #include "cli/data_options.h"
@@ -21,9 +21,9 @@ struct Options {
 };
 
 struct Layer {
-  double energy = 0, error = 0, cross = 0, other = 0;   // of floats
+  double energy = 0, error = 0, cross = 0, other = 0;  // of floats
   int64_t elements = 0, different = 0;
-  int largest = 0;                                      // code difference
+  int largest = 0;  // code difference
   bool codes = false;
 };
 
@@ -34,8 +34,10 @@ struct Kept {
 
 Kept keep(ConstTensorView value) {
   Kept kept{value.dtype, {}};
-  if (value.dtype == DType::kU8) kept.values.assign(value.as<uint8_t>().begin(), value.as<uint8_t>().end());
-  if (value.dtype == DType::kF32) kept.values.assign(value.as<float>().begin(), value.as<float>().end());
+  if (value.dtype == DType::kU8)
+    kept.values.assign(value.as<uint8_t>().begin(), value.as<uint8_t>().end());
+  if (value.dtype == DType::kF32)
+    kept.values.assign(value.as<float>().begin(), value.as<float>().end());
   return kept;
 }
 
@@ -54,8 +56,9 @@ void accumulate(Layer& layer, const Kept& a, const Kept& b) {
 }
 
 // Layers that both have under one name, with results of one type and size.
-std::vector<std::pair<std::string, Layer>> measure(const OpenedModel& a, const OpenedModel& b, const Dataset& data,
-                                                   const Options& options, const Context& context) {
+std::vector<std::pair<std::string, Layer>> measure(const OpenedModel& a, const OpenedModel& b,
+                                                   const Dataset& data, const Options& options,
+                                                   const Context& context) {
   std::vector<std::pair<std::string, Layer>> layers;
   std::map<std::string, size_t> places;
   for (int64_t i = 0; i < std::min(options.samples, data.size()); ++i) {
@@ -63,7 +66,8 @@ std::vector<std::pair<std::string, Layer>> measure(const OpenedModel& a, const O
     const std::vector<int64_t> index{i};
     const Tensor item = load_batch(data, index);
     std::map<std::string, Kept> first;
-    a.trace(item, [&](const std::string& name, ConstTensorView value) { first[name] = keep(value); });
+    a.trace(item,
+            [&](const std::string& name, ConstTensorView value) { first[name] = keep(value); });
     b.trace(item, [&](const std::string& name, ConstTensorView value) {
       const auto found = first.find(name);
       if (found == first.end() || found->second.dtype != value.dtype || value.size() == 0) return;
@@ -83,8 +87,11 @@ double sqnr(const Layer& l) {
 
 nlohmann::json row_json(const std::string& name, const Layer& l) {
   const double norm = std::sqrt(l.energy * l.other);
-  nlohmann::json row = {{"layer", name}, {"type", l.codes ? "codes" : "float"}, {"elements", l.elements},
-                        {"different", l.different}, {"cosine", norm > 0 ? l.cross / norm : 1.0}};
+  nlohmann::json row = {{"layer", name},
+                        {"type", l.codes ? "codes" : "float"},
+                        {"elements", l.elements},
+                        {"different", l.different},
+                        {"cosine", norm > 0 ? l.cross / norm : 1.0}};
   row["sqnr_db"] = l.error == 0 ? nlohmann::json() : nlohmann::json(sqnr(l));
   if (l.codes) row["largest_code_difference"] = l.largest;
   return row;
@@ -94,16 +101,21 @@ Outcome compare(Options& options, const Context& context) {
   const OpenedModel a = open_model(options.a, context), b = open_model(options.b, context);
   const auto data = open_data(options.data, a.preprocess ? a : b, context);
   auto layers = measure(a, b, *data, options, context);
-  std::stable_sort(layers.begin(), layers.end(), [](const auto& x, const auto& y) { return sqnr(x.second) < sqnr(y.second); });
+  std::stable_sort(layers.begin(), layers.end(),
+                   [](const auto& x, const auto& y) { return sqnr(x.second) < sqnr(y.second); });
   Outcome outcome;
-  outcome.result = {{"a", options.a}, {"b", options.b}, {"samples", std::min(options.samples, data->size())},
+  outcome.result = {{"a", options.a},
+                    {"b", options.b},
+                    {"samples", std::min(options.samples, data->size())},
                     {"layers", nlohmann::json::array()}};
-  outcome.text = fmt::format("{:<40} {:>9} {:>9} {:>10}\n", "layer", "SQNR dB", "cosine", "different");
+  outcome.text =
+      fmt::format("{:<40} {:>9} {:>9} {:>10}\n", "layer", "SQNR dB", "cosine", "different");
   for (const auto& [name, layer] : layers) {
     const nlohmann::json row = row_json(name, layer);
     if (static_cast<int64_t>(outcome.result["layers"].size()) < options.rows) {
-      outcome.text += fmt::format("{:<40} {:>9.2f} {:>9.6f} {:>8.2f} %\n", name, sqnr(layer), row["cosine"].get<double>(),
-                                  100.0 * static_cast<double>(layer.different) / static_cast<double>(layer.elements));
+      outcome.text += fmt::format(
+          "{:<40} {:>9.2f} {:>9.6f} {:>8.2f} %\n", name, sqnr(layer), row["cosine"].get<double>(),
+          100.0 * static_cast<double>(layer.different) / static_cast<double>(layer.elements));
     }
     outcome.result["layers"].push_back(row);
     if (options.gated && sqnr(layer) < options.minimum) outcome.exit = kQuality;
@@ -120,10 +132,13 @@ Run declare_compare(CLI::App& app) {
   declare_data(app, options->data);
   app.add_option("--samples", options->samples, "Items compared")->check(CLI::PositiveNumber);
   app.add_option("--rows", options->rows, "Layers printed")->check(CLI::PositiveNumber);
-  app.add_option_function<double>("--min-sqnr", [options](double value) {
-    options->minimum = value;
-    options->gated = true;
-  }, "dB; exit code 6 when a layer is worse");
+  app.add_option_function<double>(
+      "--min-sqnr",
+      [options](double value) {
+        options->minimum = value;
+        options->gated = true;
+      },
+      "dB; exit code 6 when a layer is worse");
   declare_preprocess(app, options->data.preprocess);
   return [options](const Context& context) { return compare(*options, context); };
 }

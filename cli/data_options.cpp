@@ -14,7 +14,8 @@ int64_t bound(const std::string& text, const std::string& range, int64_t fallbac
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || value < 0) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("--range \"{}\": expected begin:end", range));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--range \"{}\": expected begin:end", range));
   }
   return value;
 }
@@ -24,7 +25,8 @@ int64_t bound(const std::string& text, const std::string& range, int64_t fallbac
 void set_range(DatasetOptions& options, const std::string& text) {
   const size_t colon = text.find(':');
   if (colon == std::string::npos) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("--range \"{}\": expected begin:end", text));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--range \"{}\": expected begin:end", text));
   }
   options.begin = bound(text.substr(0, colon), text, 0);
   options.end = bound(text.substr(colon + 1), text, -1);
@@ -32,32 +34,46 @@ void set_range(DatasetOptions& options, const std::string& text) {
 
 void declare_preprocess(CLI::App& app, PreprocessRequest& request) {
   const std::string group = "Preprocessing";
-  app.add_option("--preprocess", request.preset, "Preset, or a preprocessor_config.json")->group(group);
+  app.add_option("--preprocess", request.preset, "Preset, or a preprocessor_config.json")
+      ->group(group);
   const std::vector<std::pair<const char*, const char*>> options{
-      {"resize", "auto, none or the shorter side"}, {"crop", "Side of the centre crop"},
-      {"mean", "One number, or one a channel: 0.5,0.5,0.5"}, {"std", "As --mean"},
+      {"resize", "auto, none or the shorter side"},
+      {"crop", "Side of the centre crop"},
+      {"mean", "One number, or one a channel: 0.5,0.5,0.5"},
+      {"std", "As --mean"},
       {"interpolation", "bicubic, bilinear or nearest"}};
   for (const auto& [name, help] : options) {
     app.add_option_function<std::string>(
            fmt::format("--{}", name),
-           [&request, key = std::string(name)](const std::string& text) { request.options.emplace_back(key, text); },
-           help)->group(group);
+           [&request, key = std::string(name)](const std::string& text) {
+             request.options.emplace_back(key, text);
+           },
+           help)
+        ->group(group);
   }
 }
 
 void declare_data(CLI::App& app, DataRequest& request) {
   const std::string group = "Data";
-  app.add_option("--data", request.data, "Folder of images, IDX, .npy, .npz or .safetensors; PATH[a:b] for a part")
+  app.add_option("--data", request.data,
+                 "Folder of images, IDX, .npy, .npz or .safetensors; PATH[a:b] for a part")
       ->group(group);
-  app.add_option("--labels", request.options.labels, "Lines \"file label\", or one label a line")->group(group);
-  app.add_option_function<std::string>("--range", [&request](const std::string& text) { set_range(request.options, text); },
-                                       "Part of the sorted items, begin:end")->group(group);
-  app.add_option("--array", request.options.array, "Array of an .npz or .safetensors file")->group(group);
+  app.add_option("--labels", request.options.labels, "Lines \"file label\", or one label a line")
+      ->group(group);
+  app.add_option_function<std::string>(
+         "--range", [&request](const std::string& text) { set_range(request.options, text); },
+         "Part of the sorted items, begin:end")
+      ->group(group);
+  app.add_option("--array", request.options.array, "Array of an .npz or .safetensors file")
+      ->group(group);
   app.add_option("--class-names", request.options.class_names, "One name a line")->group(group);
-  app.add_option("--label-offset", request.label_offset, "Class of label 0")->check(CLI::NonNegativeNumber)->group(group);
+  app.add_option("--label-offset", request.label_offset, "Class of label 0")
+      ->check(CLI::NonNegativeNumber)
+      ->group(group);
 }
 
-std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model, const Context& context) {
+std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model,
+                                   const Context& context) {
   if (request.data.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "data: expected --data with a folder or file");
   }

@@ -22,6 +22,7 @@ void declare_preprocess(CLI::App& app, PreprocessRequest& request);
 // "a:b", either may be empty; kInvalidArgument.
 void set_range(DatasetOptions& options, const std::string& text);
 // With the preprocessing of the request, the model or the guess, which is said.
-std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model, const Context& context);
+std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model,
+                                   const Context& context);
 
 }  // namespace repquant::cli

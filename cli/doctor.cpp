@@ -20,7 +20,8 @@ namespace repquant::cli {
 namespace {
 
 std::vector<std::string> cpu_features() {
-  const std::vector<std::string> wanted{"sse4_1", "avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm"};
+  const std::vector<std::string> wanted{"sse4_1",   "avx2",     "fma",   "avx512f", "avx512_vnni",
+                                        "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm"};
   std::vector<std::string> found;
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
@@ -59,7 +60,8 @@ Outcome doctor(const std::string& path, const Context& context) {
   const auto pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
   const double memory = static_cast<double>(pages) * static_cast<double>(page);
   const std::string failed = self_test(context.pool);
-  const std::string libraries = context.parts != nullptr ? context.parts->library_versions() : "none (no calibration in this build)";
+  const std::string libraries = context.parts != nullptr ? context.parts->library_versions()
+                                                         : "none (no calibration in this build)";
   outcome.result = {{"version", kVersion},
                     {"cpu", cpu_model()},
                     {"features", cpu_features()},
@@ -68,9 +70,12 @@ Outcome doctor(const std::string& path, const Context& context) {
                     {"memory_bytes", static_cast<uint64_t>(memory)},
                     {"libraries", libraries},
                     {"self_test", failed.empty() ? "passed" : failed}};
-  outcome.text = fmt::format("repquant   {}\nprocessor  {}\nfeatures   {}\nkernels    {}\nthreads    {}\nmemory     {:.1f} GiB\nlibraries  {}\nself-test  {}\n",
-                             kVersion, cpu_model(), fmt::join(cpu_features(), " "), fmt::join(runtime::available_isas(), " "),
-                             context.pool.size(), memory / 1073741824.0, libraries, failed.empty() ? "passed" : failed);
+  outcome.text = fmt::format(
+      "repquant   {}\nprocessor  {}\nfeatures   {}\nkernels    {}\nthreads    {}\nmemory     "
+      "{:.1f} GiB\nlibraries  {}\nself-test  {}\n",
+      kVersion, cpu_model(), fmt::join(cpu_features(), " "),
+      fmt::join(runtime::available_isas(), " "), context.pool.size(), memory / 1073741824.0,
+      libraries, failed.empty() ? "passed" : failed);
   if (!failed.empty()) outcome.exit = kVerifyFailed;
   if (path.empty()) return outcome;
   const OpenedModel model = open_model(path, context);
@@ -78,7 +83,9 @@ Outcome doctor(const std::string& path, const Context& context) {
   if (model.program != nullptr) {
     row["weight_bytes"] = model.program->weight_bytes();
     row["session_bytes"] = model.program->session_bytes(1, context.pool.size());
-    outcome.text += fmt::format("model      {}: {} bytes of weights, {} of scratch\n", path, model.program->weight_bytes(), model.program->session_bytes(1, context.pool.size()));
+    outcome.text += fmt::format("model      {}: {} bytes of weights, {} of scratch\n", path,
+                                model.program->weight_bytes(),
+                                model.program->session_bytes(1, context.pool.size()));
   } else {
     outcome.text += fmt::format("model      {}: {}, suggested scheme w4a8\n", path, model.kind);
   }

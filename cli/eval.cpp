@@ -29,8 +29,8 @@ void check_metrics(const Options& options) {
   }
 }
 
-Scores score(const OpenedModel& model, const Dataset& data, const Options& options, const Context& context,
-             const std::string& pass) {
+Scores score(const OpenedModel& model, const Dataset& data, const Options& options,
+             const Context& context, const std::string& pass) {
   EvaluateOptions evaluation;
   evaluation.batch = options.batch;
   evaluation.label_offset = options.data.label_offset;
@@ -49,30 +49,36 @@ bool meets(const nlohmann::json& result, const std::string& gate, const Context&
   try {
     bound = std::stod(gate.substr(equals == std::string::npos ? gate.size() : equals + 1));
   } catch (const std::exception&) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("--min \"{}\": expected METRIC=VALUE", gate));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--min \"{}\": expected METRIC=VALUE", gate));
   }
   if (!result.contains(name) || !result[name].is_number()) {
-    throw Error(ErrorCode::kInvalidArgument, "--min: " + unknown_name("metric", name, {"top1", "top5", "agreement"}),
+    throw Error(ErrorCode::kInvalidArgument,
+                "--min: " + unknown_name("metric", name, {"top1", "top5", "agreement"}),
                 "agreement needs --baseline, top1 and top5 need labels");
   }
   const double got = result[name].get<double>();
   if (got >= bound) return true;
-  context.sink.warning("W020", name, fmt::format("expected at least {}, got {:.4g}", bound, got), "");
+  context.sink.warning("W020", name, fmt::format("expected at least {}, got {:.4g}", bound, got),
+                       "");
   return false;
 }
 
 std::string describe(const Options& options, const nlohmann::json& r) {
-  std::string text = fmt::format("{}  ({})\n  images     {}\n", options.model, r["kind"].get<std::string>(), r["count"].get<int64_t>());
+  std::string text = fmt::format("{}  ({})\n  images     {}\n", options.model,
+                                 r["kind"].get<std::string>(), r["count"].get<int64_t>());
   if (r.contains("top1")) {
-    text += fmt::format("  top-1      {:.2f} %  [{:.2f}, {:.2f}]\n  top-5      {:.2f} %\n", r["top1"].get<double>(),
-                        r["top1_interval"][0].get<double>(), r["top1_interval"][1].get<double>(), r["top5"].get<double>());
+    text += fmt::format("  top-1      {:.2f} %  [{:.2f}, {:.2f}]\n  top-5      {:.2f} %\n",
+                        r["top1"].get<double>(), r["top1_interval"][0].get<double>(),
+                        r["top1_interval"][1].get<double>(), r["top5"].get<double>());
   }
   if (!r.contains("agreement")) return text;
-  text += fmt::format("against {}\n  agreement  {:.2f} %\n  KL         {:.5f} nats\n", options.baseline,
-                      r["agreement"].get<double>(), r["kl"].get<double>());
+  text += fmt::format("against {}\n  agreement  {:.2f} %\n  KL         {:.5f} nats\n",
+                      options.baseline, r["agreement"].get<double>(), r["kl"].get<double>());
   if (r.contains("difference")) {
-    text += fmt::format("  top-1      {:+.2f} points  [{:+.2f}, {:+.2f}]\n", r["difference"].get<double>(),
-                        r["difference_interval"][0].get<double>(), r["difference_interval"][1].get<double>());
+    text += fmt::format("  top-1      {:+.2f} points  [{:+.2f}, {:+.2f}]\n",
+                        r["difference"].get<double>(), r["difference_interval"][0].get<double>(),
+                        r["difference_interval"][1].get<double>());
   }
   return text;
 }
@@ -92,7 +98,8 @@ Outcome evaluate_model(Options& options, const Context& context) {
   OpenedModel model = open(options, context);
   const auto data = open_data(options.data, model, context);
   if (!data->has_labels() && options.baseline.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("eval: \"{}\": no labels", options.data.data),
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("eval: \"{}\": no labels", options.data.data),
                 "pass --labels FILE, or --baseline MODEL for agreement and KL");
   }
   const Scores scores = score(model, *data, options, context, "score " + model.kind);
@@ -121,15 +128,22 @@ Run declare_eval(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("model", options->model, "Artifact, or float model")->required();
   declare_data(app, options->data);
-  app.add_option("--baseline", options->baseline, "Model to compare with: agreement, KL, paired difference");
-  app.add_option("--simulate", options->simulate.recipe, "Score the float model fake-quantized by a recipe or preset");
+  app.add_option("--baseline", options->baseline,
+                 "Model to compare with: agreement, KL, paired difference");
+  app.add_option("--simulate", options->simulate.recipe,
+                 "Score the float model fake-quantized by a recipe or preset");
   app.add_option("--calibration", options->calibration, "Calibration data of --simulate");
   app.add_option("--scheme", options->simulate.scheme, "Scheme of --simulate");
-  app.add_option("--set", options->simulate.set, "method.option=value of --simulate")->allow_extra_args(false);
-  app.add_option("--samples", options->simulate.samples, "Calibration samples of --simulate")->check(CLI::PositiveNumber);
-  app.add_option("--seed", options->simulate.seed, "Seed of --simulate")->check(CLI::NonNegativeNumber);
-  app.add_option("--metric", options->metrics, "top1,top5,agreement,kl (all that can be measured)")->delimiter(',');
-  app.add_option("--min", options->minimum, "METRIC=VALUE; exit code 6 when it is missed")->allow_extra_args(false);
+  app.add_option("--set", options->simulate.set, "method.option=value of --simulate")
+      ->allow_extra_args(false);
+  app.add_option("--samples", options->simulate.samples, "Calibration samples of --simulate")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--seed", options->simulate.seed, "Seed of --simulate")
+      ->check(CLI::NonNegativeNumber);
+  app.add_option("--metric", options->metrics, "top1,top5,agreement,kl (all that can be measured)")
+      ->delimiter(',');
+  app.add_option("--min", options->minimum, "METRIC=VALUE; exit code 6 when it is missed")
+      ->allow_extra_args(false);
   app.add_option("--batch", options->batch, "Images read at a time")->check(CLI::Range(1, 65536));
   declare_preprocess(app, options->data.preprocess);
   return [options](const Context& context) { return evaluate_model(*options, context); };

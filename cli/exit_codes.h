@@ -19,6 +19,6 @@ enum ExitCode : int {
 };
 
 int exit_code(ErrorCode code);
-const char* code_name(ErrorCode code);   // "corrupt_file"
+const char* code_name(ErrorCode code);  // "corrupt_file"
 
 }  // namespace repquant::cli

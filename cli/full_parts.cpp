@@ -23,11 +23,13 @@ std::vector<int64_t> item_shape(const Graph& graph) {
   std::vector<int64_t> item;
   if (graph.inputs.empty()) return item;
   const auto& shape = graph.value(graph.inputs[0]).shape;
-  for (size_t i = 1; shape && i < shape->size(); ++i) item.push_back((*shape)[i].known() ? (*shape)[i].size : -1);
+  for (size_t i = 1; shape && i < shape->size(); ++i)
+    item.push_back((*shape)[i].known() ? (*shape)[i].size : -1);
   return item;
 }
 
-void trace(const Graph& graph, const WeightMap& weights, const SiteHook& hook, const Tensor& item, const LayerTap& tap) {
+void trace(const Graph& graph, const WeightMap& weights, const SiteHook& hook, const Tensor& item,
+           const LayerTap& tap) {
   const at::NoGradGuard no_grad;
   const Interpreter interpreter(graph, weights);
   ValueMap values{{graph.inputs.at(0), to_aten(item)}};
@@ -53,16 +55,16 @@ OpenedModel open_float(const fs::path& path, const Context& context) {
   model.kind = "float";
   model.item = item_shape(loaded->graph);
   model.preprocess = preprocess_beside(path);
-  model.run = [loaded, run = float_model(loaded->graph, loaded->weights, context.pool)](const Tensor& batch) {
-    return run(batch);
-  };
+  model.run = [loaded, run = float_model(loaded->graph, loaded->weights, context.pool)](
+                  const Tensor& batch) { return run(batch); };
   model.trace = [loaded](const Tensor& item, const LayerTap& tap) {
     trace(loaded->graph, loaded->weights, {}, item, tap);
   };
   return model;
 }
 
-OpenedModel open_simulated(const fs::path& path, const SimulateRequest& request, const Context& context) {
+OpenedModel open_simulated(const fs::path& path, const SimulateRequest& request,
+                           const Context& context) {
   RecipeRequest recipe = request.recipe;
   if (recipe.recipe != "-" && !fs::exists(recipe.recipe)) std::swap(recipe.preset, recipe.recipe);
   QuantizeJob job;
@@ -77,9 +79,8 @@ OpenedModel open_simulated(const fs::path& path, const SimulateRequest& request,
   model.item = item_shape(run->float_graph);
   model.preprocess = run->preprocess;
   const SiteHook hook = quantize::plan_hook(run->ws.plan);
-  model.run = [run, score = float_model(run->ws.graph, run->ws.weights, context.pool, hook)](const Tensor& batch) {
-    return score(batch);
-  };
+  model.run = [run, score = float_model(run->ws.graph, run->ws.weights, context.pool, hook)](
+                  const Tensor& batch) { return score(batch); };
   model.trace = [run, hook](const Tensor& item, const LayerTap& tap) {
     trace(run->ws.graph, run->ws.weights, hook, item, tap);
   };
@@ -92,7 +93,8 @@ Outcome inspect_model(const fs::path& path) {
   int64_t parameters = 0;
   for (size_t id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(static_cast<ValueId>(id));
-    if (value.constant && value.constant->dtype() == DType::kF32) parameters += value.constant->size();
+    if (value.constant && value.constant->dtype() == DType::kF32)
+      parameters += value.constant->size();
   }
   std::map<std::string, int> ops;
   nlohmann::json nodes = nlohmann::json::array();
@@ -100,10 +102,17 @@ Outcome inspect_model(const fs::path& path) {
     const Node& node = graph.node(id);
     ++ops[std::string(name_of(node.op))];
     const auto& shape = graph.value(node.outputs.at(0)).shape;
-    nodes.push_back({{"name", node.name}, {"op", name_of(node.op)}, {"shape", shape ? to_string(*shape) : "unknown"}});
+    nodes.push_back({{"name", node.name},
+                     {"op", name_of(node.op)},
+                     {"shape", shape ? to_string(*shape) : "unknown"}});
   }
-  outcome.result = {{"kind", "float"}, {"opset", graph.opset}, {"parameters", parameters}, {"ops", ops}, {"nodes", nodes}};
-  outcome.text = print(graph) + fmt::format("opset {}, {} nodes, {} parameters\n", graph.opset, graph.order().size(), parameters);
+  outcome.result = {{"kind", "float"},
+                    {"opset", graph.opset},
+                    {"parameters", parameters},
+                    {"ops", ops},
+                    {"nodes", nodes}};
+  outcome.text = print(graph) + fmt::format("opset {}, {} nodes, {} parameters\n", graph.opset,
+                                            graph.order().size(), parameters);
   return outcome;
 }
 

@@ -20,19 +20,25 @@ std::regex pattern(const std::string& text) {
   try {
     return std::regex(text.empty() ? ".*" : text);
   } catch (const std::regex_error&) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("--tensors \"{}\": not a regular expression", text));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--tensors \"{}\": not a regular expression", text));
   }
 }
 
-void list_tensor(Outcome& outcome, const std::string& name, const Tensor& tensor, const std::string& layout) {
-  outcome.result["tensors"].push_back({{"name", name}, {"dtype", name_of(tensor.dtype())}, {"shape", tensor.shape()},
-                                       {"bytes", tensor.bytes()}, {"layout", layout}});
-  outcome.text += fmt::format("{:<48} {:<5} {:<20} {:>10} bytes  {}\n", name, name_of(tensor.dtype()),
-                              to_string(tensor.shape()), tensor.bytes(), layout);
+void list_tensor(Outcome& outcome, const std::string& name, const Tensor& tensor,
+                 const std::string& layout) {
+  outcome.result["tensors"].push_back({{"name", name},
+                                       {"dtype", name_of(tensor.dtype())},
+                                       {"shape", tensor.shape()},
+                                       {"bytes", tensor.bytes()},
+                                       {"layout", layout}});
+  outcome.text +=
+      fmt::format("{:<48} {:<5} {:<20} {:>10} bytes  {}\n", name, name_of(tensor.dtype()),
+                  to_string(tensor.shape()), tensor.bytes(), layout);
 }
 
 Outcome inspect_artifact(const Options& options) {
-  const Plan plan = read_artifact(options.file);   // checks every digest
+  const Plan plan = read_artifact(options.file);  // checks every digest
   Outcome outcome;
   outcome.result = plan_summary(plan);
   outcome.result["kind"] = "artifact";
@@ -51,8 +57,10 @@ Outcome inspect_artifact(const Options& options) {
   }
   outcome.text = print(plan);
   const nlohmann::json recipe = plan.provenance.value("recipe", nlohmann::json::object());
-  if (recipe.contains("scheme")) outcome.text += fmt::format("scheme {}\n", recipe["scheme"].get<std::string>());
-  outcome.text += fmt::format("file {} bytes\ndigest {}\n", std::filesystem::file_size(options.file), artifact_digest(plan));
+  if (recipe.contains("scheme"))
+    outcome.text += fmt::format("scheme {}\n", recipe["scheme"].get<std::string>());
+  outcome.text += fmt::format("file {} bytes\ndigest {}\n",
+                              std::filesystem::file_size(options.file), artifact_digest(plan));
   return outcome;
 }
 
@@ -60,7 +68,8 @@ Outcome inspect_safetensors(const Options& options) {
   const SafetensorsFile file = read_safetensors(options.file);
   const std::regex wanted = pattern(options.tensors);
   Outcome outcome;
-  outcome.result = {{"kind", "safetensors"}, {"metadata", file.metadata}, {"tensors", nlohmann::json::array()}};
+  outcome.result = {
+      {"kind", "safetensors"}, {"metadata", file.metadata}, {"tensors", nlohmann::json::array()}};
   for (const auto& [name, tensor] : file.tensors) {
     if (std::regex_search(name, wanted)) list_tensor(outcome, name, tensor, "plain");
   }
@@ -76,7 +85,8 @@ Outcome inspect(const Options& options, const Context& context) {
   if (options.file.ends_with(".safetensors")) return inspect_safetensors(options);
   if (context.parts == nullptr) {
     throw Error(ErrorCode::kUnsupported,
-                fmt::format("inspect: \"{}\": not an artifact, and this build has no importer", options.file),
+                fmt::format("inspect: \"{}\": not an artifact, and this build has no importer",
+                            options.file),
                 "use the program repquant, built with -DREPQUANT_TORCH=ON");
   }
   return context.parts->inspect_model(options.file);
@@ -87,7 +97,8 @@ Outcome inspect(const Options& options, const Context& context) {
 Run declare_inspect(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("file", options->file, "Artifact, model or .safetensors")->required();
-  app.add_option("--tensors", options->tensors, "List tensors whose name matches this regular expression");
+  app.add_option("--tensors", options->tensors,
+                 "List tensors whose name matches this regular expression");
   app.add_flag("--plan", options->plan, "List the steps (the default for artifacts)");
   app.add_flag("--verify", options->verify, "Check digests (always done)");
   return [options](const Context& context) { return inspect(*options, context); };

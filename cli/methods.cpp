@@ -13,7 +13,8 @@ nlohmann::json value_json(const FieldValue& value) {
 }
 
 nlohmann::json field_json(const Field& field) {
-  nlohmann::json row = {{"name", field.name}, {"help", field.help}, {"default", value_json(field.default_value)}};
+  nlohmann::json row = {
+      {"name", field.name}, {"help", field.help}, {"default", value_json(field.default_value)}};
   if (field.range) row["range"] = {field.range->low, field.range->high};
   if (!field.choices.empty()) row["choices"] = field.choices;
   return row;
@@ -23,12 +24,16 @@ std::string field_text(const Field& field) {
   std::string allowed;
   if (field.range) allowed = fmt::format("  [{:g}, {:g}]", field.range->low, field.range->high);
   if (!field.choices.empty()) allowed = fmt::format("  {{{}}}", fmt::join(field.choices, ", "));
-  return fmt::format("  {:<18} {}  (default {}){}\n", field.name, field.help, to_string(field.default_value), allowed);
+  return fmt::format("  {:<18} {}  (default {}){}\n", field.name, field.help,
+                     to_string(field.default_value), allowed);
 }
 
 nlohmann::json method_json(const Method& method, bool options) {
-  nlohmann::json row = {{"name", method.name}, {"summary", method.summary}, {"reference", method.reference},
-                        {"needs_data", method.needs.data}, {"needs_gradients", method.needs.gradients}};
+  nlohmann::json row = {{"name", method.name},
+                        {"summary", method.summary},
+                        {"reference", method.reference},
+                        {"needs_data", method.needs.data},
+                        {"needs_gradients", method.needs.gradients}};
   if (!options) return row;
   row["options"] = nlohmann::json::array();
   for (const Field& field : method.options()) row["options"].push_back(field_json(field));

@@ -11,7 +11,8 @@ void declare_common(CLI::App& app, Common& common);
 // Index of the first word that is neither an option nor the value of one; words.size(): none.
 size_t find_verb(const std::vector<std::string>& words);
 // What was wrong, in one line, with the nearest option where one is unknown.
-std::string usage_error(const CLI::App& app, const CLI::ParseError& error, const std::vector<std::string>& words);
+std::string usage_error(const CLI::App& app, const CLI::ParseError& error,
+                        const std::vector<std::string>& words);
 std::string overview(const char* name, const std::vector<Command>& commands);
 std::string version_text(const char* name, const Parts* parts);
 std::string cpu_model();

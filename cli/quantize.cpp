@@ -34,22 +34,29 @@ QuantizeJob make_job(Options& options, const Context& context) {
   job.memory_cap = context.common.memory;
   if (!options.eval_range.empty()) set_range(job.eval_options, options.eval_range);
   if (job.out.empty() && !options.dry_run) {
-    throw Error(ErrorCode::kInvalidArgument, "quantize: expected -o OUT", "for example -o model_w4a4.rq.safetensors");
+    throw Error(ErrorCode::kInvalidArgument, "quantize: expected -o OUT",
+                "for example -o model_w4a4.rq.safetensors");
   }
   return job;
 }
 
 std::string plan_text(const nlohmann::json& plan, const Recipe& recipe) {
-  std::string text = fmt::format("model   {}\nscheme  {}\nsamples {}\nlayers  {} quantized, {} in float\nweights about {} bytes\n",
-                                 plan["model"]["file"].get<std::string>(), plan["scheme"].get<std::string>(),
-                                 plan["samples"].get<int64_t>(), plan["layers"].size(), plan["float_layers"].size(),
-                                 plan["estimated_bytes"].get<int64_t>());
+  std::string text = fmt::format(
+      "model   {}\nscheme  {}\nsamples {}\nlayers  {} quantized, {} in float\nweights about {} "
+      "bytes\n",
+      plan["model"]["file"].get<std::string>(), plan["scheme"].get<std::string>(),
+      plan["samples"].get<int64_t>(), plan["layers"].size(), plan["float_layers"].size(),
+      plan["estimated_bytes"].get<int64_t>());
   for (const auto& row : plan["layers"]) {
-    const std::string bits = row.contains("weight_bits") ? fmt::format("w{}a{}", row["weight_bits"].get<int>(), row["activation_bits"].get<int>())
-                                                         : fmt::format("a{}", row["activation_bits"].get<int>());
-    text += fmt::format("  {:<40} {:<22} {}\n", row["layer"].get<std::string>(), row["op"].get<std::string>(), bits);
+    const std::string bits = row.contains("weight_bits")
+                                 ? fmt::format("w{}a{}", row["weight_bits"].get<int>(),
+                                               row["activation_bits"].get<int>())
+                                 : fmt::format("a{}", row["activation_bits"].get<int>());
+    text += fmt::format("  {:<40} {:<22} {}\n", row["layer"].get<std::string>(),
+                        row["op"].get<std::string>(), bits);
   }
-  for (const auto& name : plan["float_layers"]) text += fmt::format("  {:<40} float\n", name.get<std::string>());
+  for (const auto& name : plan["float_layers"])
+    text += fmt::format("  {:<40} float\n", name.get<std::string>());
   return text + "\nrecipe\n" + to_toml(recipe);
 }
 
@@ -58,25 +65,31 @@ std::string score_text(const nlohmann::json& metrics) {
   for (const char* when : {"before", "after"}) {
     const auto& m = metrics[when];
     if (!m.contains("top1")) continue;
-    text += fmt::format("{:<9} top-1 {:.2f} % [{:.2f}, {:.2f}]  top-5 {:.2f} %\n", when, m["top1"].get<double>(),
-                        m["top1_interval"][0].get<double>(), m["top1_interval"][1].get<double>(), m["top5"].get<double>());
+    text += fmt::format("{:<9} top-1 {:.2f} % [{:.2f}, {:.2f}]  top-5 {:.2f} %\n", when,
+                        m["top1"].get<double>(), m["top1_interval"][0].get<double>(),
+                        m["top1_interval"][1].get<double>(), m["top5"].get<double>());
   }
-  return text + fmt::format("agreement {:.2f} %, KL {:.5f}\n", metrics["difference"]["agreement"].get<double>(),
+  return text + fmt::format("agreement {:.2f} %, KL {:.5f}\n",
+                            metrics["difference"]["agreement"].get<double>(),
                             metrics["difference"]["kl"].get<double>());
 }
 
 std::string outcome_text(const QuantizeOutcome& done) {
-  std::string text = fmt::format("{}: {} -> {} bytes in {:.1f} s, peak memory {:.0f} MiB\n", done.artifact.string(),
-                                 done.model_bytes, done.bytes, done.seconds, static_cast<double>(done.peak_memory_bytes) / 1048576);
+  std::string text = fmt::format("{}: {} -> {} bytes in {:.1f} s, peak memory {:.0f} MiB\n",
+                                 done.artifact.string(), done.model_bytes, done.bytes, done.seconds,
+                                 static_cast<double>(done.peak_memory_bytes) / 1048576);
   std::vector<std::pair<double, std::string>> worst;
   for (const auto& [layer, sqnr] : layer_sqnr(done.report)) worst.emplace_back(sqnr, layer);
   std::sort(worst.begin(), worst.end());
   for (size_t i = 0; i < std::min<size_t>(3, worst.size()); ++i) {
-    text += fmt::format("{:<9} {} {:.1f} dB\n", i == 0 ? "worst" : "", worst[i].second, worst[i].first);
+    text +=
+        fmt::format("{:<9} {} {:.1f} dB\n", i == 0 ? "worst" : "", worst[i].second, worst[i].first);
   }
   if (done.metrics.is_object()) text += score_text(done.metrics);
-  return text + fmt::format("digest    {}\nrecord    {}\nrecipe    {}\nnext      repquant eval {} --data DATA\n", done.digest,
-                            done.run_record.string(), done.recipe.string(), done.artifact.string());
+  return text +
+         fmt::format(
+             "digest    {}\nrecord    {}\nrecipe    {}\nnext      repquant eval {} --data DATA\n",
+             done.digest, done.run_record.string(), done.recipe.string(), done.artifact.string());
 }
 
 Outcome run(Options& options, const Context& context) {
@@ -89,9 +102,15 @@ Outcome run(Options& options, const Context& context) {
     return outcome;
   }
   const QuantizeOutcome done = quantize_model(job, run_context);
-  outcome.result = {{"artifact", done.artifact.string()}, {"bytes", done.bytes}, {"peak_memory_bytes", done.peak_memory_bytes},
-                    {"seconds", done.seconds}, {"digest", done.digest}, {"model_bytes", done.model_bytes},
-                    {"run_record", done.run_record.string()}, {"recipe_file", done.recipe.string()}, {"recipe", to_json(job.recipe)}};
+  outcome.result = {{"artifact", done.artifact.string()},
+                    {"bytes", done.bytes},
+                    {"peak_memory_bytes", done.peak_memory_bytes},
+                    {"seconds", done.seconds},
+                    {"digest", done.digest},
+                    {"model_bytes", done.model_bytes},
+                    {"run_record", done.run_record.string()},
+                    {"recipe_file", done.recipe.string()},
+                    {"recipe", to_json(job.recipe)}};
   if (done.metrics.is_object()) outcome.result["metrics"] = done.metrics;
   outcome.measurements = done.report.rows();
   outcome.text = outcome_text(done);
@@ -109,7 +128,8 @@ Run declare_quantize(CLI::App& app) {
   app.add_option("--eval-data", options->job.eval_data, "Score before and after on this data");
   app.add_option("--eval-labels", options->job.eval_options.labels, "Labels of --eval-data");
   app.add_option("--eval-range", options->eval_range, "Part of --eval-data, begin:end");
-  app.add_flag("--force-overlap", options->job.force_overlap, "Calibration images may be scored, too");
+  app.add_flag("--force-overlap", options->job.force_overlap,
+               "Calibration images may be scored, too");
   app.add_option("--resume", options->resume, "auto, never or require");
   app.add_option("--work-dir", options->work_dir, "Saved state (default OUT.work)");
   app.add_flag("--keep", options->job.keep, "Keep the work folder");

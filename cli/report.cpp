@@ -24,7 +24,9 @@ fs::path find_record(const fs::path& given) {
       if (entry.path().filename().string().ends_with(".run.json")) records.push_back(entry.path());
     }
     if (records.size() == 1) return records[0];
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("report: \"{}\": expected one *.run.json, got {}", given.string(), records.size()));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("report: \"{}\": expected one *.run.json, got {}", given.string(),
+                            records.size()));
   }
   fs::path beside = given;
   beside += ".run.json";
@@ -33,10 +35,12 @@ fs::path find_record(const fs::path& given) {
 
 nlohmann::json read_record(const fs::path& path) {
   const std::vector<std::byte> bytes = read_file(path);
-  nlohmann::json record = parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
-                                            fmt::format("report: \"{}\"", path.string()));
+  nlohmann::json record =
+      parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
+                        fmt::format("report: \"{}\"", path.string()));
   if (record.is_object()) return record;
-  throw Error(ErrorCode::kCorruptFile, fmt::format("report: \"{}\": not a run record", path.string()));
+  throw Error(ErrorCode::kCorruptFile,
+              fmt::format("report: \"{}\": not a run record", path.string()));
 }
 
 std::string render(const nlohmann::json& record, const std::string& format) {
@@ -64,8 +68,10 @@ Outcome report(const Options& options, const Context&) {
 
 Run declare_report(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("run", options->run, "Artifact, its .run.json, or the folder that holds it")->required();
-  app.add_option("--format", options->format, "md, html or json")->check(CLI::IsMember({"md", "html", "json"}));
+  app.add_option("run", options->run, "Artifact, its .run.json, or the folder that holds it")
+      ->required();
+  app.add_option("--format", options->format, "md, html or json")
+      ->check(CLI::IsMember({"md", "html", "json"}));
   app.add_option("-o,--output", options->out, "File; default standard output");
   return [options](const Context& context) { return report(*options, context); };
 }

@@ -22,7 +22,8 @@ std::string class_name(const OpenedModel& model, int64_t index) {
   return i < model.class_names.size() ? model.class_names[i] : fmt::format("class {}", index);
 }
 
-nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Context& context, std::string& text) {
+nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Context& context,
+                       std::string& text) {
   if (model.program == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "run: --profile: expected an artifact");
   }
@@ -35,25 +36,32 @@ nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Cont
   const std::vector<ConstTensorView> in{input.view()};
   const std::vector<TensorView> out{result.view()};
   std::vector<StepTime> times;
-  session.run(in, out);   // warm
+  session.run(in, out);  // warm
   session.run_profiled(in, out, times);
   nlohmann::json rows = nlohmann::json::array();
   for (const StepTime& time : times) {
     const Step& step = plan.steps.at(static_cast<size_t>(time.step));
     const std::string kernel(model.program->kernel_for(static_cast<size_t>(time.step)));
-    rows.push_back({{"step", step.name}, {"op", step.op}, {"kernel", kernel}, {"microseconds", static_cast<double>(time.nanoseconds) / 1e3}});
-    text += fmt::format("  {:<40} {:<20} {:>9.1f} us\n", step.name, kernel, static_cast<double>(time.nanoseconds) / 1e3);
+    rows.push_back({{"step", step.name},
+                    {"op", step.op},
+                    {"kernel", kernel},
+                    {"microseconds", static_cast<double>(time.nanoseconds) / 1e3}});
+    text += fmt::format("  {:<40} {:<20} {:>9.1f} us\n", step.name, kernel,
+                        static_cast<double>(time.nanoseconds) / 1e3);
   }
   return rows;
 }
 
-nlohmann::json rank(const OpenedModel& model, const Tensor& logits, int64_t top, std::string& text) {
+nlohmann::json rank(const OpenedModel& model, const Tensor& logits, int64_t top,
+                    std::string& text) {
   const auto values = logits.as<float>();
   const std::vector<double> shares = softmax(values);
   nlohmann::json rows = nlohmann::json::array();
   for (const int64_t index : top_k(values, top)) {
     const double share = shares[static_cast<size_t>(index)];
-    rows.push_back({{"class", index}, {"name", class_name(model, index)}, {"probability", share},
+    rows.push_back({{"class", index},
+                    {"name", class_name(model, index)},
+                    {"probability", share},
                     {"logit", values[static_cast<size_t>(index)]}});
     text += fmt::format("  {:>6.2f} %  {}\n", 100 * share, class_name(model, index));
   }
@@ -64,9 +72,11 @@ Outcome run(Options& options, const Context& context) {
   OpenedModel model = open_model(options.model, context);
   const auto data = open_data(options.data, model, context);
   if (model.class_names.empty()) model.class_names = data->class_names();
-  if (!options.data.options.class_names.empty()) model.class_names = read_class_names(options.data.options.class_names);
+  if (!options.data.options.class_names.empty())
+    model.class_names = read_class_names(options.data.options.class_names);
   Outcome outcome;
-  outcome.result = {{"model", options.model}, {"kind", model.kind}, {"items", nlohmann::json::array()}};
+  outcome.result = {
+      {"model", options.model}, {"kind", model.kind}, {"items", nlohmann::json::array()}};
   for (int64_t i = 0; i < data->size(); ++i) {
     if (context.stop->raised()) throw Interrupted("run: interrupted");
     const std::vector<int64_t> index{i};
@@ -75,7 +85,8 @@ Outcome run(Options& options, const Context& context) {
     outcome.text += data->name(i) + "\n";
     nlohmann::json row = {{"name", data->name(i)}, {"shape", logits.shape()}};
     row["top"] = rank(model, logits, options.top, outcome.text);
-    if (options.profile && i == 0) outcome.result["profile"] = profile(model, input, context, outcome.text);
+    if (options.profile && i == 0)
+      outcome.result["profile"] = profile(model, input, context, outcome.text);
     outcome.result["items"].push_back(std::move(row));
     if (!options.output.empty() && i == 0) {
       write_npy(options.output, logits.view());

@@ -17,7 +17,7 @@ bool is_set(const char* variable) {
 }
 
 size_t terminal_width() {
-  struct winsize size {};
+  struct winsize size{};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
   return 80;
 }
@@ -82,7 +82,10 @@ std::string Terminal::left(double fraction) const {
 
 void Terminal::progress(const Progress& p) {
   if (json_) {
-    const nlohmann::json row = {{"pass", p.pass}, {"unit", p.unit}, {"subject", p.subject}, {"detail", p.detail},
+    const nlohmann::json row = {{"pass", p.pass},
+                                {"unit", p.unit},
+                                {"subject", p.subject},
+                                {"detail", p.detail},
                                 {"fraction", p.fraction}};
     line(row.dump());
     return;
@@ -110,17 +113,20 @@ void Terminal::progress(const Progress& p) {
 
 void Terminal::layer(const FinishedLayer& row) {
   if (quiet_ || json_) return;
-  line(fmt::format("{:<40} {:<16} {:<8} {:>6.1f} dB {:>6.1f} s", row.layer, row.shape, row.bits, row.sqnr_db,
-                   row.seconds));
+  line(fmt::format("{:<40} {:<16} {:<8} {:>6.1f} dB {:>6.1f} s", row.layer, row.shape, row.bits,
+                   row.sqnr_db, row.seconds));
 }
 
-void Terminal::warning(const std::string& code, const std::string& subject, const std::string& message,
-                       const std::string& hint) {
+void Terminal::warning(const std::string& code, const std::string& subject,
+                       const std::string& message, const std::string& hint) {
   if (repeated_[code + subject + message]++ > 0) return;
-  warnings_.push_back({{"code", code}, {"subject", safe_text(subject)}, {"message", safe_text(message)},
+  warnings_.push_back({{"code", code},
+                       {"subject", safe_text(subject)},
+                       {"message", safe_text(message)},
                        {"hint", safe_text(hint)}});
   if (errors_only_) return;
-  line(fmt::format("{} {}: {}: {}", colored("warning:", "33"), code, safe_text(subject), safe_text(message)));
+  line(fmt::format("{} {}: {}: {}", colored("warning:", "33"), code, safe_text(subject),
+                   safe_text(message)));
   if (!hint.empty()) line("  hint: " + safe_text(hint));
 }
 

@@ -18,7 +18,7 @@ class Terminal final : public Sink {
                const std::string& hint) override;
   void info(const std::string& message) override;
   void error(const std::string& message, const std::string& hint);
-  void finish();                              // ends the live line, counts repeated warnings
+  void finish();  // ends the live line, counts repeated warnings
   const nlohmann::json& warnings() const { return warnings_; }
   // Failed lines of standard error are nobody's problem; this is for standard output.
   static bool print(const std::string& text);

@@ -14,26 +14,39 @@ namespace repquant::cli {
 
 int exit_code(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return kUsage;
+    case ErrorCode::kInvalidArgument:
+      return kUsage;
     case ErrorCode::kCorruptFile:
-    case ErrorCode::kNotFound: return kInput;
-    case ErrorCode::kUnsupported: return kUnsupported;
-    case ErrorCode::kResourceExhausted: return kCapacity;
-    case ErrorCode::kVerifyFailed: return kVerifyFailed;
-    case ErrorCode::kInternal: break;
+    case ErrorCode::kNotFound:
+      return kInput;
+    case ErrorCode::kUnsupported:
+      return kUnsupported;
+    case ErrorCode::kResourceExhausted:
+      return kCapacity;
+    case ErrorCode::kVerifyFailed:
+      return kVerifyFailed;
+    case ErrorCode::kInternal:
+      break;
   }
   return kInternal;
 }
 
 const char* code_name(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument: return "invalid_argument";
-    case ErrorCode::kCorruptFile: return "corrupt_file";
-    case ErrorCode::kNotFound: return "not_found";
-    case ErrorCode::kUnsupported: return "unsupported";
-    case ErrorCode::kResourceExhausted: return "resource_exhausted";
-    case ErrorCode::kVerifyFailed: return "verify_failed";
-    case ErrorCode::kInternal: break;
+    case ErrorCode::kInvalidArgument:
+      return "invalid_argument";
+    case ErrorCode::kCorruptFile:
+      return "corrupt_file";
+    case ErrorCode::kNotFound:
+      return "not_found";
+    case ErrorCode::kUnsupported:
+      return "unsupported";
+    case ErrorCode::kResourceExhausted:
+      return "resource_exhausted";
+    case ErrorCode::kVerifyFailed:
+      return "verify_failed";
+    case ErrorCode::kInternal:
+      break;
   }
   return "internal";
 }
@@ -43,13 +56,15 @@ uint64_t parse_size(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const std::string unit(end, text.data() + text.size());
   const std::vector<std::pair<std::string, double>> units{
-      {"", 1}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
+      {"", 1},     {"B", 1},      {"KB", 1e3},      {"MB", 1e6},
+      {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
   for (const auto& [name, factor] : units) {
     if (error == std::errc() && name == unit && value > 0 && value * factor < 1e18) {
       return static_cast<uint64_t>(value * factor);
     }
   }
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("size \"{}\": expected a number with KiB, MiB, GiB, KB, MB or GB", text));
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("size \"{}\": expected a number with KiB, MiB, GiB, KB, MB or GB", text));
 }
 
 void declare_common(CLI::App& app, Common& common) {
@@ -57,22 +72,30 @@ void declare_common(CLI::App& app, Common& common) {
   app.set_help_flag("-h,--help", "Print this and stop")->group(group);
   app.add_flag("--json", common.json, "One JSON document on standard output")->group(group);
   app.add_option("--threads", common.threads, "Threads (default: what the machine has)")
-      ->envname("REPQUANT_THREADS")->check(CLI::Range(1, 1024))->group(group);
+      ->envname("REPQUANT_THREADS")
+      ->check(CLI::Range(1, 1024))
+      ->group(group);
   app.add_option("--isa", common.isa, "Instruction set of the kernels")->group(group);
-  app.add_option_function<std::string>("--memory", [&common](const std::string& text) { common.memory = parse_size(text); },
-                                       "Cap on memory, for example 2GiB")->group(group);
+  app.add_option_function<std::string>(
+         "--memory", [&common](const std::string& text) { common.memory = parse_size(text); },
+         "Cap on memory, for example 2GiB")
+      ->group(group);
   app.add_flag("--strict", common.strict, "Warnings end with exit code 5")->group(group);
   app.add_flag("-q,--quiet", common.quiet, "Warnings and errors only")->group(group);
   app.add_flag("-v,--verbose", common.verbose, "Say more")->group(group);
   app.add_option("--log-level", common.log_level, "error, warn, info or debug")
-      ->check(CLI::IsMember({"error", "warn", "info", "debug"}))->group(group);
-  app.add_option("--progress", common.progress, "auto, plain or json (a line each, on standard error)")
-      ->check(CLI::IsMember({"auto", "plain", "json"}))->group(group);
+      ->check(CLI::IsMember({"error", "warn", "info", "debug"}))
+      ->group(group);
+  app.add_option("--progress", common.progress,
+                 "auto, plain or json (a line each, on standard error)")
+      ->check(CLI::IsMember({"auto", "plain", "json"}))
+      ->group(group);
   app.add_flag("--no-color", common.no_color, "No colour")->group(group);
 }
 
 size_t find_verb(const std::vector<std::string>& words) {
-  const std::vector<std::string> valued{"--threads", "--isa", "--memory", "--log-level", "--progress"};
+  const std::vector<std::string> valued{"--threads", "--isa", "--memory", "--log-level",
+                                        "--progress"};
   for (size_t i = 0; i < words.size(); ++i) {
     if (words[i].empty() || words[i][0] != '-') return i;
     if (std::find(valued.begin(), valued.end(), words[i]) != valued.end()) ++i;
@@ -80,7 +103,8 @@ size_t find_verb(const std::vector<std::string>& words) {
   return words.size();
 }
 
-std::string usage_error(const CLI::App& app, const CLI::ParseError& error, const std::vector<std::string>& words) {
+std::string usage_error(const CLI::App& app, const CLI::ParseError& error,
+                        const std::vector<std::string>& words) {
   std::vector<std::string> known;
   for (const CLI::Option* option : app.get_options()) {
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
@@ -103,11 +127,14 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error, const
 }
 
 std::string overview(const char* name, const std::vector<Command>& commands) {
-  std::string text = fmt::format("{} {}: low-bit integer transformers from float ones\n\n", name, kVersion);
+  std::string text =
+      fmt::format("{} {}: low-bit integer transformers from float ones\n\n", name, kVersion);
   for (const Command& command : commands) {
-    if (command.declare != nullptr) text += fmt::format("  {:<10} {}\n", command.name, command.summary);
+    if (command.declare != nullptr)
+      text += fmt::format("  {:<10} {}\n", command.name, command.summary);
   }
-  return text + fmt::format("\n{} VERB --help shows the options of a verb; --version the build.\n", name);
+  return text +
+         fmt::format("\n{} VERB --help shows the options of a verb; --version the build.\n", name);
 }
 
 std::string version_text(const char* name, const Parts* parts) {
@@ -128,7 +155,8 @@ std::string cpu_model() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
     const size_t colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos)
+      return line.substr(colon + 2);
   }
   return "unknown";
 }

@@ -23,11 +23,13 @@ struct Options {
 Outcome failure(const StepDifference& d) {
   Outcome outcome;
   outcome.exit = kVerifyFailed;
-  outcome.result = {{"equal", false},       {"item", d.item},           {"step", d.step},
-                    {"op", d.op},           {"element", d.element},     {"differing", d.differing},
-                    {"size", d.size},       {"simulated", d.simulated}, {"executed", d.executed}};
-  outcome.text = fmt::format("different: item {}, step \"{}\" ({}): {} of {} elements, first {}: simulated {}, executed {}\n",
-                             d.item, d.step, d.op, d.differing, d.size, d.element, d.simulated, d.executed);
+  outcome.result = {{"equal", false}, {"item", d.item},           {"step", d.step},
+                    {"op", d.op},     {"element", d.element},     {"differing", d.differing},
+                    {"size", d.size}, {"simulated", d.simulated}, {"executed", d.executed}};
+  outcome.text = fmt::format(
+      "different: item {}, step \"{}\" ({}): {} of {} elements, first {}: simulated {}, executed "
+      "{}\n",
+      d.item, d.step, d.op, d.differing, d.size, d.element, d.simulated, d.executed);
   return outcome;
 }
 
@@ -35,7 +37,8 @@ Outcome verify(Options& options, const Context& context) {
   if (!options.input.empty()) options.data.data = options.input;
   const OpenedModel model = open_model(options.model, context);
   if (model.program == nullptr) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("verify: \"{}\": expected an artifact", options.model));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("verify: \"{}\": expected an artifact", options.model));
   }
   const auto data = open_data(options.data, model, context);
   std::vector<int64_t> indices(static_cast<size_t>(std::min(options.samples, data->size())));
@@ -44,17 +47,20 @@ Outcome verify(Options& options, const Context& context) {
   std::string listed;
   int64_t compared = 0;
   const Plan plan = read_artifact(options.model);
-  const auto found = first_difference(plan, model.program, {inputs}, &context.pool, [&](int64_t item, const Step& step) {
-    ++compared;
-    if (options.steps) listed += fmt::format("item {}  {:<40} {:<12} equal\n", item, step.name, step.op);
-    if (context.stop->raised()) throw Interrupted("verify: interrupted");
-  });
+  const auto found = first_difference(
+      plan, model.program, {inputs}, &context.pool, [&](int64_t item, const Step& step) {
+        ++compared;
+        if (options.steps)
+          listed += fmt::format("item {}  {:<40} {:<12} equal\n", item, step.name, step.op);
+        if (context.stop->raised()) throw Interrupted("verify: interrupted");
+      });
   Outcome outcome;
   if (found) {
     outcome = failure(*found);
   } else {
     outcome.result = {{"equal", true}};
-    outcome.text = fmt::format("equal: {} steps, {} items, every bit\n", plan.steps.size(), indices.size());
+    outcome.text =
+        fmt::format("equal: {} steps, {} items, every bit\n", plan.steps.size(), indices.size());
   }
   outcome.text = listed + outcome.text;
   outcome.result["items"] = indices.size();

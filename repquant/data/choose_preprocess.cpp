@@ -9,15 +9,16 @@ Preprocess choose_preprocess(PreprocessRequest& request, const std::optional<Pre
   Preprocess chosen;
   if (!request.preset.empty()) {
     const bool file = request.preset.size() > 5 && request.preset.ends_with(".json");
-    chosen = file ? preprocess_from_hugging_face(std::filesystem::path(request.preset)) : preset(request.preset);
+    chosen = file ? preprocess_from_hugging_face(std::filesystem::path(request.preset))
+                  : preset(request.preset);
     request.reason = fmt::format("preset {}", request.preset);
   } else if (of_model) {
     chosen = *of_model;
     request.reason = "as the model has it";
   } else if (item.size() == 3) {
     chosen = guess_preprocess(item[0], item[1], item[2]);
-    request.reason = fmt::format("preset {} for a {}x{}x{} input without metadata", chosen.preset, item[0],
-                                 item[1], item[2]);
+    request.reason = fmt::format("preset {} for a {}x{}x{} input without metadata", chosen.preset,
+                                 item[0], item[1], item[2]);
   } else {
     request.reason = "none";
   }

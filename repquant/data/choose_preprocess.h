@@ -1,5 +1,6 @@
 #pragma once
-// Which preprocessing a command uses: what the user said, else what the model carries, else a guess.
+// Which preprocessing a command uses: what the user said, else what the model carries, else a
+// guess.
 #include <optional>
 #include <string>
 #include <utility>

@@ -49,7 +49,8 @@ Model artifact_model(std::shared_ptr<const Program> program, ThreadPool& pool) {
     float* target = result.as<float>().data();
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int worker) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-        const std::array<ConstTensorView, 1> inputs{{{source + i * in_size, DType::kF32, in_shape}}};
+        const std::array<ConstTensorView, 1> inputs{
+            {{source + i * in_size, DType::kF32, in_shape}}};
         const std::array<TensorView, 1> outputs{{{target + i * out_size, DType::kF32, out_shape}}};
         (*sessions)[static_cast<size_t>(worker)]->run(inputs, outputs);
       }

@@ -42,10 +42,8 @@ std::vector<Sample> load(const Dataset& dataset, std::span<const int64_t> indice
     }
   };
   const auto count = static_cast<int64_t>(indices.size());
-  if (pool != nullptr)
-    pool->parallel_for(count, 1, body);
-  else
-    body(0, count, 0);
+  if (pool != nullptr) pool->parallel_for(count, 1, body);
+  else body(0, count, 0);
   return samples;
 }
 

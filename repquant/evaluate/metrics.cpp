@@ -70,8 +70,7 @@ double exact_mcnemar(int64_t only_a, int64_t only_b) {
   return std::min(1.0, 2.0 * tail);
 }
 
-template <class F>
-double sum_over(std::span<const float> a, std::span<const float> b, F term) {
+template <class F> double sum_over(std::span<const float> a, std::span<const float> b, F term) {
   REPQUANT_CHECK(a.size() == b.size());
   double sum = 0.0;
   for (size_t i = 0; i < a.size(); ++i)

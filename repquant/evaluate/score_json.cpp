@@ -13,7 +13,8 @@ nlohmann::json score_json(const Scores& scores) {
 }
 
 nlohmann::json difference_json(const Scores& reference, const Scores& scores) {
-  nlohmann::json json = {{"agreement", agreement(reference, scores)}, {"kl", mean_kl(reference, scores)}};
+  nlohmann::json json = {{"agreement", agreement(reference, scores)},
+                         {"kl", mean_kl(reference, scores)}};
   if (!scores.has_labels()) return json;
   const PairedDifference paired = paired_difference(reference, scores);
   json["difference"] = paired.difference;

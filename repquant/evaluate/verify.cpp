@@ -23,7 +23,8 @@ double value_at(const std::byte* data, DType dtype, int64_t index) {
 std::optional<StepDifference> compare(const Bytes& simulated, ConstTensorView executed) {
   const size_t element = size_of(executed.dtype);
   const auto size = static_cast<int64_t>(simulated.size() / element);
-  REPQUANT_CHECK(executed.size() == size && (executed.dtype == DType::kU8 || executed.dtype == DType::kF32));
+  REPQUANT_CHECK(executed.size() == size &&
+                 (executed.dtype == DType::kU8 || executed.dtype == DType::kF32));
   const auto* data = static_cast<const std::byte*>(executed.data);
   if (std::memcmp(data, simulated.data(), simulated.size()) == 0) return std::nullopt;
   StepDifference found{.element = -1, .size = size};
@@ -43,7 +44,9 @@ Tensor item_of(const Tensor& batch, int64_t index) {
   const size_t bytes = batch.bytes() / static_cast<size_t>(shape.at(0));
   shape[0] = 1;
   Tensor item(batch.dtype(), shape);
-  std::memcpy(item.data(), static_cast<const std::byte*>(batch.data()) + static_cast<size_t>(index) * bytes, bytes);
+  std::memcpy(item.data(),
+              static_cast<const std::byte*>(batch.data()) + static_cast<size_t>(index) * bytes,
+              bytes);
   return item;
 }
 
@@ -57,27 +60,29 @@ std::optional<StepDifference> compare_item(const Simulator& simulator, Session& 
                                            const std::vector<Tensor>& inputs, int64_t index,
                                            const StepCompared& on_step) {
   std::map<int, Bytes> trace;  // by buffer
-  std::vector<Tensor> outputs = simulator.run(inputs, [&](const Step& step, int out, ConstTensorView value) {
-    const auto* data = static_cast<const std::byte*>(value.data);
-    trace[step.out.at(static_cast<size_t>(out))].assign(
-        data, data + static_cast<size_t>(value.size()) * size_of(value.dtype));
-  });
+  std::vector<Tensor> outputs =
+      simulator.run(inputs, [&](const Step& step, int out, ConstTensorView value) {
+        const auto* data = static_cast<const std::byte*>(value.data);
+        trace[step.out.at(static_cast<size_t>(out))].assign(
+            data, data + static_cast<size_t>(value.size()) * size_of(value.dtype));
+      });
   std::vector<Tensor> results;
   for (const Tensor& output : outputs) results.emplace_back(output.dtype(), output.shape());
   std::vector<TensorView> result_views;
   for (Tensor& result : results) result_views.push_back(result.view());
   std::optional<StepDifference> found;
-  session.run_tapped(views(inputs), result_views, [&](const Step& step, int out, ConstTensorView value) {
-    if (found) return;
-    found = compare(trace.at(step.out.at(static_cast<size_t>(out))), value);
-    if (found) {
-      found->item = index;
-      found->step = step.name;
-      found->op = step.op;
-    } else if (on_step) {
-      on_step(index, step);
-    }
-  });
+  session.run_tapped(views(inputs), result_views,
+                     [&](const Step& step, int out, ConstTensorView value) {
+                       if (found) return;
+                       found = compare(trace.at(step.out.at(static_cast<size_t>(out))), value);
+                       if (found) {
+                         found->item = index;
+                         found->step = step.name;
+                         found->op = step.op;
+                       } else if (on_step) {
+                         on_step(index, step);
+                       }
+                     });
   for (size_t i = 0; i < outputs.size() && !found; ++i) {
     const auto* data = static_cast<const std::byte*>(outputs[i].data());
     found = compare(Bytes(data, data + outputs[i].bytes()), std::as_const(results[i]).view());
@@ -88,7 +93,8 @@ std::optional<StepDifference> compare_item(const Simulator& simulator, Session& 
 
 }  // namespace
 
-std::optional<StepDifference> first_difference(const Plan& plan, std::shared_ptr<const Program> program,
+std::optional<StepDifference> first_difference(const Plan& plan,
+                                               std::shared_ptr<const Program> program,
                                                const std::vector<Tensor>& inputs, ThreadPool* pool,
                                                const StepCompared& on_step) {
   REPQUANT_CHECK(!inputs.empty() && inputs[0].rank() > 0);

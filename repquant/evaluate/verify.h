@@ -11,8 +11,8 @@
 namespace repquant {
 
 struct StepDifference {
-  int64_t item = 0;         // of the batch
-  std::string step, op;     // the first that differs, in execution order; "output" for the result
+  int64_t item = 0;      // of the batch
+  std::string step, op;  // the first that differs, in execution order; "output" for the result
   int64_t element = 0, differing = 0, size = 0;
   double simulated = 0, executed = 0;  // at `element`, the first that differs
 };
@@ -21,7 +21,8 @@ struct StepDifference {
 // the plan of the file, `program` what was opened from it. `on_step` sees every comparison that
 // held (may be empty).
 using StepCompared = std::function<void(int64_t item, const Step& step)>;
-std::optional<StepDifference> first_difference(const Plan& plan, std::shared_ptr<const Program> program,
+std::optional<StepDifference> first_difference(const Plan& plan,
+                                               std::shared_ptr<const Program> program,
                                                const std::vector<Tensor>& inputs, ThreadPool* pool,
                                                const StepCompared& on_step = {});
 

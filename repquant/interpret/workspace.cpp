@@ -72,7 +72,8 @@ const SiteTarget* Workspace::target(const Site& site) const {
 bool Workspace::has_constant(NodeId node, int input) const {
   const Node& n = graph.node(node);
   const auto index = static_cast<size_t>(input);
-  return index < n.inputs.size() && n.inputs[index] != kNoValue && graph.is_constant(n.inputs[index]);
+  return index < n.inputs.size() && n.inputs[index] != kNoValue &&
+         graph.is_constant(n.inputs[index]);
 }
 
 void Workspace::set_constant(NodeId node, int input, at::Tensor tensor) {

@@ -24,8 +24,8 @@ struct Batches {
 struct SiteTarget {
   Role role = Role::kActivation;
   int bits = 8;
-  std::string format = "auto";   // auto, uniform, log2, log_sqrt2, log; weights: auto, symmetric
-  bool compat = false;           // published levels, simulation only
+  std::string format = "auto";  // auto, uniform, log2, log_sqrt2, log; weights: auto, symmetric
+  bool compat = false;          // published levels, simulation only
   bool operator==(const SiteTarget&) const = default;
 };
 
@@ -35,28 +35,28 @@ struct Workspace;
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
-  // True when `unit` of the current pass was finished before; then weights and plan are as they were
-  // right after it.
+  // True when `unit` of the current pass was finished before; then weights and plan are as they
+  // were right after it.
   virtual bool restore(Workspace& ws, int unit) = 0;
   virtual void save(const Workspace& ws, int unit) = 0;
 };
 
 struct Workspace {
   Graph graph;
-  WeightMap weights;          // live values of the graph's constants
-  WeightMap reference;        // the same function before anything was quantized or folded
+  WeightMap weights;    // live values of the graph's constants
+  WeightMap reference;  // the same function before anything was quantized or folded
   QuantPlan plan;
-  std::map<Site, SiteTarget> targets;     // sites to quantize; others stay float
+  std::map<Site, SiteTarget> targets;  // sites to quantize; others stay float
   Batches calibration;
   Report report;
   uint64_t seed = 0;
   ThreadPool* pool = nullptr;
   Sink* sink = nullptr;
   const StopFlag* stop = nullptr;
-  Checkpoint* checkpoint = nullptr;       // may be null
-  std::string pass;                       // "repquant", for reports and set_by
+  Checkpoint* checkpoint = nullptr;             // may be null
+  std::string pass;                             // "repquant", for reports and set_by
   int64_t resident_bytes = int64_t{256} << 20;  // activations kept before sites are recomputed
-  std::vector<std::string> applied;       // rewrites done, so that none is applied twice
+  std::vector<std::string> applied;             // rewrites done, so that none is applied twice
 
   const at::Tensor& constant(ValueId id) const;
   // The constant that `node` reads at `input`, made private to that reader first.
@@ -64,14 +64,14 @@ struct Workspace {
   const at::Tensor& constant(NodeId node, int input) const;
   const SiteTarget* target(const Site& site) const;
   bool has_constant(NodeId node, int input) const;
-  void throw_if_stopped() const;          // Interrupted
+  void throw_if_stopped() const;  // Interrupted
 };
 
 Workspace make_workspace(Graph graph);
-// Every linear, conv and norm gets private parameters, a bias and (norms) a gain: rewrites then change
-// numbers, never the structure.
+// Every linear, conv and norm gets private parameters, a bias and (norms) a gain: rewrites then
+// change numbers, never the structure.
 void make_parameters_explicit(Workspace& ws);
-void store_weights(Workspace& ws);        // weights -> constants of the graph
+void store_weights(Workspace& ws);  // weights -> constants of the graph
 
 // Runs body over [0, count) with one intra-op thread a worker and no autograd; pieces are single
 // indices, so results do not depend on the number of workers.

@@ -42,8 +42,8 @@ void run(Workspace& ws, const Options& options) {
 }  // namespace
 
 extern const Method gptq;
-constinit const Method gptq = make_method<Options, run>(
-    "gptq", "Second-order rounding of weights", "Frantar et al. 2022 (arXiv 2210.17323)",
-    {.data = true, .gradients = false});
+constinit const Method gptq = make_method<Options, run>("gptq", "Second-order rounding of weights",
+                                                        "Frantar et al. 2022 (arXiv 2210.17323)",
+                                                        {.data = true, .gradients = false});
 
 }  // namespace repquant::methods_rows

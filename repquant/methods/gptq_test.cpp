@@ -9,7 +9,8 @@ TEST(GptqMethod, BeatsRoundingOfTheSameRanges) {
   ThreadPool pool(1);
   Workspace rounded = tiny_workspace(pool, 3, 32), better = tiny_workspace(pool, 3, 32);
   const at::Tensor want = float_output(rounded, rounded.reference);
-  run_method(rounded, "round_to_nearest", {{"activations", false}, {"observer", std::string("mse")}});
+  run_method(rounded, "round_to_nearest",
+             {{"activations", false}, {"observer", std::string("mse")}});
   run_method(better, "gptq");
   EXPECT_LT(output_error(better, want), output_error(rounded, want));
 }

@@ -9,7 +9,7 @@
 namespace repquant {
 
 struct Needs {
-  bool data = true;        // calibration samples
+  bool data = true;  // calibration samples
   bool gradients = false;
 };
 
@@ -17,18 +17,23 @@ struct Method {
   std::string_view name, summary, reference;
   Needs needs;
   FieldList (*options)();
-  // Changes graph, weights and plan of `ws`; throws kInvalidArgument for options that do not go together.
+  // Changes graph, weights and plan of `ws`; throws kInvalidArgument for options that do not go
+  // together.
   void (*run)(Workspace& ws, const OptionValues& values);
 };
 
 // Every row of registry.def, in its order.
 const std::vector<const Method*>& methods();
-const Method& find_method(std::string_view name);   // kInvalidArgument, naming the nearest
+const Method& find_method(std::string_view name);  // kInvalidArgument, naming the nearest
 
 template <class Options, void (*Run)(Workspace&, const Options&)>
-constexpr Method make_method(std::string_view name, std::string_view summary, std::string_view reference,
-                             Needs needs) {
-  return {name, summary, reference, needs, &list_fields<Options>,
+constexpr Method make_method(std::string_view name, std::string_view summary,
+                             std::string_view reference, Needs needs) {
+  return {name,
+          summary,
+          reference,
+          needs,
+          &list_fields<Options>,
           [](Workspace& ws, const OptionValues& values) {
             Run(ws, read_fields<Options>(values, ws.pass));
           }};

@@ -1,5 +1,5 @@
-// RepQ-ViT (Li et al., ICCV 2023): calibrate with per-channel quantizers after LayerNorm and log-sqrt2
-// after softmax, then fold the channels into one scale. Strict codes by default.
+// RepQ-ViT (Li et al., ICCV 2023): calibrate with per-channel quantizers after LayerNorm and
+// log-sqrt2 after softmax, then fold the channels into one scale. Strict codes by default.
 #include <algorithm>
 
 #include "repquant/methods/method.h"
@@ -13,14 +13,15 @@ struct Options {
   bool bias_correction = true;
   std::string zero_point = "middle";
   template <class V> void visit(V&& v) {
-    v(compat, "compat", "Published levels: real zero points, 2^b + 1 softmax outputs; simulation only");
+    v(compat, "compat",
+      "Published levels: real zero points, 2^b + 1 softmax outputs; simulation only");
     v(bias_correction, "bias_correction", "Correct biases for the weight error (strict mode)");
     v(zero_point, "zero_point", "Zero point after the fold", Choices{{"middle", "mean"}});
   }
 };
 
-// The published settings: 2^b + 1 levels, log-sqrt2 at any width, patch embedding weights as narrow as
-// the others.
+// The published settings: 2^b + 1 levels, log-sqrt2 at any width, patch embedding weights as narrow
+// as the others.
 void publish(Workspace& ws) {
   int weight_bits = 8;
   for (const auto& [site, target] : ws.targets) {

@@ -43,13 +43,15 @@ TEST(Fold, CodesEqualThePerChannelCodes) {
   torch::manual_seed(5);
   const QParams channels = random_channels(16, 4);
   const at::Tensor y = at::randn({4000, 16}, at::kDouble) * 3;
-  const at::Tensor s = at::tensor(channels.scale).to(at::kDouble), lower = at::tensor(channels.lower).to(at::kDouble);
+  const at::Tensor s = at::tensor(channels.scale).to(at::kDouble),
+                   lower = at::tensor(channels.lower).to(at::kDouble);
   const at::Tensor per_channel = ((y - lower) / s).round().clamp(0, 15);
   const double mean = at::tensor(channels.scale).to(at::kDouble).mean().item<double>();
   const at::Tensor folded = (y - lower) / (s / mean) - mean * 8;
   const at::Tensor codes = ((folded / mean).round() + 8).clamp(0, 15);
   EXPECT_EQ((codes != per_channel).sum().item<int64_t>(), 0);
-  const at::Tensor got = (reparameterize::to_folded(y.to(at::kFloat), channels, 8).to(at::kDouble) / mean).round() + 8;
+  const at::Tensor got =
+      (reparameterize::to_folded(y.to(at::kFloat), channels, 8).to(at::kDouble) / mean).round() + 8;
   // In f32 a value within an ulp of a tie may move by one code.
   EXPECT_LE((got.clamp(0, 15) != per_channel).sum().item<int64_t>(), 2);
 }
@@ -59,7 +61,8 @@ TEST(Fold, RefusesAReaderThatCannotBeRewritten) {
   Workspace ws = tiny_workspace(pool, 4);
   const NodeId norm = first_norm(ws);
   const ValueId out = ws.graph.node(norm).outputs[0];
-  const ValueId extra = ws.graph.add_value({"extra", DType::kF32, ws.graph.value(out).shape, -1, std::nullopt});
+  const ValueId extra =
+      ws.graph.add_value({"extra", DType::kF32, ws.graph.value(out).shape, -1, std::nullopt});
   ws.graph.add_node({OpKind::kRelu, "extra_reader", {out}, {extra}, {}});
   ws.graph.outputs.push_back(extra);
   std::string reason;
@@ -73,7 +76,8 @@ TEST(Fold, DeadAndHugeChannels) {
   const QParams guarded = reparameterize::guard_channels(channels);
   const double mean = at::tensor(channels.scale).mean().item<double>();
   EXPECT_NEAR(guarded.scale[2], 1e-3 * mean, 1e-6 * mean);
-  EXPECT_NEAR(guarded.lower[2] + guarded.scale[2] * 7.5, channels.lower[2] + channels.scale[2] * 7.5, 1e-6);
+  EXPECT_NEAR(guarded.lower[2] + guarded.scale[2] * 7.5,
+              channels.lower[2] + channels.scale[2] * 7.5, 1e-6);
   QParams lone = random_channels(2000, 4);
   for (float& s : lone.scale) s = 1e-6f;
   lone.scale[0] = 1.0f;
@@ -99,7 +103,8 @@ TEST(RepqVit, CompatKeepsARealZeroPoint) {
   int real = 0;
   for (const auto& [site, assignment] : ws.plan.all()) {
     if (assignment.params.lower.empty()) continue;
-    const double zero = -static_cast<double>(assignment.params.lower[0]) / assignment.params.scale[0];
+    const double zero =
+        -static_cast<double>(assignment.params.lower[0]) / assignment.params.scale[0];
     real += std::abs(zero - std::round(zero)) > 1e-3 ? 1 : 0;
   }
   EXPECT_GT(real, 0);
@@ -108,7 +113,7 @@ TEST(RepqVit, CompatKeepsARealZeroPoint) {
 TEST(RepqVit, ResultsDoNotDependOnThreadsOrOnResidency) {
   ThreadPool one(1), three(3);
   Workspace a = tiny_workspace(one, 4), b = tiny_workspace(three, 4), c = tiny_workspace(one, 4);
-  c.resident_bytes = 0;   // every visit recomputes its block
+  c.resident_bytes = 0;  // every visit recomputes its block
   for (Workspace* ws : {&a, &b, &c}) run_method(*ws, "repq_vit");
   EXPECT_TRUE(at::equal(quantized_output(a), quantized_output(b)));
   EXPECT_TRUE(at::equal(quantized_output(a), quantized_output(c)));

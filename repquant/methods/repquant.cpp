@@ -1,5 +1,5 @@
-// RepQuant (Li et al. 2024): RepQ-ViT with per-channel dual clipping and weight reconstruction in the
-// same pipeline. The clipping form, its loss and the reconstruction are this project's design
+// RepQuant (Li et al. 2024): RepQ-ViT with per-channel dual clipping and weight reconstruction in
+// the same pipeline. The clipping form, its loss and the reconstruction are this project's design
 // (docs/methods/repquant.md); tiers fast and accurate add rotations and a log code behind GELU.
 #include <fmt/format.h>
 
@@ -34,17 +34,20 @@ struct Options {
   double lr_bias = 3e-4;
   double lr_norm = 1e-3;
   template <class V> void visit(V&& v) {
-    v(tier, "tier", "Sets the defaults of what follows", Choices{{"paper", "fast", "accurate", "none"}});
+    v(tier, "tier", "Sets the defaults of what follows",
+      Choices{{"paper", "fast", "accurate", "none"}});
     v(clip, "clip", "Bounds of norm outputs",
       Choices{{"tier", "none", "percentile", "upper", "symmetric", "grid", "learned"}});
     v(rotate, "rotate", "Offline rotations of the residual stream and of heads", Choices{kSwitch});
     v(log_gelu, "log_gelu", "Log code with shift for inputs behind GELU or SiLU", Choices{kSwitch});
     v(gelu_table, "gelu_table", "8-bit code before GELU, which then is a table", Choices{kSwitch});
-    v(centre_values, "centre_values", "Move the mean of the attention output into biases", Choices{kSwitch});
+    v(centre_values, "centre_values", "Move the mean of the attention output into biases",
+      Choices{kSwitch});
     v(ridge, "ridge", "T0: ridge regression against the activation error", Choices{kSwitch});
     v(gptq, "gptq", "T1: second-order rounding of weights", Choices{kSwitch});
     v(blocks, "blocks", "T2: few-step block reconstruction", Choices{kSwitch});
-    v(ranges, "ranges", "Range search of activations and weights", Choices{{"tier", "percentile", "mse"}});
+    v(ranges, "ranges", "Range search of activations and weights",
+      Choices{{"tier", "percentile", "mse"}});
     v(bias_correction, "bias_correction", "Correct biases for the weight error", Choices{kSwitch});
     v(steps, "steps", "Adam steps a block (0: of the tier)", Between{0, 100000});
     v(batch, "batch", "Images a step (0: of the tier)", Between{0, 4096});
@@ -57,7 +60,9 @@ struct Options {
   }
 };
 
-bool on(const std::string& given, bool of_tier) { return given == "tier" ? of_tier : given == "on"; }
+bool on(const std::string& given, bool of_tier) {
+  return given == "tier" ? of_tier : given == "on";
+}
 
 reconstruct::SequentialOptions resolve(const Options& o) {
   const bool paper = o.tier == "paper", accurate = o.tier == "accurate";

@@ -25,7 +25,8 @@ TEST(Rotate, AStreamThatIsReadElsewhereIsLeftAlone) {
   Workspace ws = tiny_workspace(pool, 4);
   ValueId stream = kNoValue;
   for (const NodeId id : ws.graph.order()) {
-    if (ws.graph.node(id).op == OpKind::kLayerNorm && stream == kNoValue) stream = ws.graph.node(id).inputs[0];
+    if (ws.graph.node(id).op == OpKind::kLayerNorm && stream == kNoValue)
+      stream = ws.graph.node(id).inputs[0];
   }
   ws.graph.outputs.push_back(stream);
   const at::Tensor before = float_output(ws, ws.weights);
@@ -51,7 +52,8 @@ TEST(Repquant, TiersBeatPlainRounding) {
   const double baseline = output_error(plain, want);
   for (const char* tier : {"paper", "fast", "accurate"}) {
     Workspace ws = tiny_workspace(pool, 4, 32);
-    run_method(ws, "repquant", {{"tier", std::string(tier)}, {"steps", int64_t{20}}, {"clip_steps", int64_t{20}}});
+    run_method(ws, "repquant",
+               {{"tier", std::string(tier)}, {"steps", int64_t{20}}, {"clip_steps", int64_t{20}}});
     EXPECT_LT(output_error(ws, want), baseline) << tier;
   }
 }

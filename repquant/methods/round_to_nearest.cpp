@@ -10,7 +10,8 @@ struct Options {
   bool weights = true;
   bool activations = true;
   template <class V> void visit(V&& v) {
-    v(observer, "observer", "Range rule of activations and weights", Choices{{"minmax", "percentile", "mse"}});
+    v(observer, "observer", "Range rule of activations and weights",
+      Choices{{"minmax", "percentile", "mse"}});
     v(weights, "weights", "Quantize weights");
     v(activations, "activations", "Quantize activations");
   }

@@ -12,7 +12,8 @@ TEST(RoundToNearest, FillsEverySiteAndErrorFallsWithBits) {
     Workspace ws = tiny_workspace(pool, bits);
     const at::Tensor want = float_output(ws, ws.reference);
     run_method(ws, "round_to_nearest");
-    for (const auto& [site, target] : ws.targets) EXPECT_NE(ws.plan.find(site), nullptr) << site_name(ws.graph, site);
+    for (const auto& [site, target] : ws.targets)
+      EXPECT_NE(ws.plan.find(site), nullptr) << site_name(ws.graph, site);
     const double error = output_error(ws, want);
     EXPECT_LT(error, last);
     last = error;

@@ -26,12 +26,13 @@ inline void fill_targets(Workspace& ws, int weight_bits, int activation_bits) {
 // `samples` images; the pool must outlive the workspace.
 inline Workspace tiny_workspace(ThreadPool& pool, int bits, int64_t samples = 20) {
   TinyVit options;
-  options.image = 16;                     // 16 tokens
-  options.class_token = false;            // the graph's class token has batch 1
+  options.image = 16;           // 16 tokens
+  options.class_token = false;  // the graph's class token has batch 1
   Workspace ws = make_workspace(tiny_vit(options).graph);
   torch::manual_seed(99);
   const at::Tensor images = at::randn({samples, 3, 16, 16});
-  ws.calibration = {samples, [images](int64_t b, int64_t e) { return images.slice(0, b, e).contiguous(); }};
+  ws.calibration = {samples,
+                    [images](int64_t b, int64_t e) { return images.slice(0, b, e).contiguous(); }};
   ws.pool = &pool;
   make_parameters_explicit(ws);
   ws.reference = ws.weights;
@@ -41,13 +42,15 @@ inline Workspace tiny_workspace(ThreadPool& pool, int bits, int64_t samples = 20
 
 inline at::Tensor float_output(const Workspace& ws, const WeightMap& weights) {
   const at::NoGradGuard no_grad;
-  return Interpreter(ws.graph, weights).run(std::vector<at::Tensor>{ws.calibration.load(0, ws.calibration.count)})[0];
+  return Interpreter(ws.graph, weights)
+      .run(std::vector<at::Tensor>{ws.calibration.load(0, ws.calibration.count)})[0];
 }
 
 inline at::Tensor quantized_output(const Workspace& ws) {
   const at::NoGradGuard no_grad;
   return Interpreter(ws.graph, ws.weights)
-      .run(std::vector<at::Tensor>{ws.calibration.load(0, ws.calibration.count)}, quantize::plan_hook(ws.plan))[0];
+      .run(std::vector<at::Tensor>{ws.calibration.load(0, ws.calibration.count)},
+           quantize::plan_hook(ws.plan))[0];
 }
 
 inline double output_error(const Workspace& ws, const at::Tensor& want) {

@@ -19,9 +19,13 @@ void release(const Graph& graph, const Block& block, size_t stepped, ValueMap& v
 
 }  // namespace
 
-BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
-                     SiteHook hook)
-    : ws_(ws), weights_(weights), block_(block), inputs_(inputs), hook_(std::move(hook)),
+BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block,
+                     const Chunks& inputs, SiteHook hook)
+    : ws_(ws),
+      weights_(weights),
+      block_(block),
+      inputs_(inputs),
+      hook_(std::move(hook)),
       interpreter_(ws.graph, weights) {
   resident_ = resident_size() <= ws.resident_bytes;
   if (!resident_) return;
@@ -54,8 +58,7 @@ void BlockWalk::recompute(int64_t chunk, size_t count, ValueMap& values) const {
   }
 }
 
-void BlockWalk::visit(const Site& site,
-                      const std::function<void(int64_t, const at::Tensor&)>& fn) {
+void BlockWalk::visit(const Site& site, const std::function<void(int64_t, const at::Tensor&)>& fn) {
   const auto at = std::find(block_.nodes.begin(), block_.nodes.end(), site.node);
   REPQUANT_CHECK(at - block_.nodes.begin() == static_cast<ptrdiff_t>(stepped_));
   for_each_index(*ws_.pool, chunks(), [&](int64_t c) {
@@ -104,7 +107,7 @@ at::Tensor BlockWalk::value(ValueId id, int64_t chunk) {
 }
 
 void BlockWalk::shift_value(ValueId id, const at::Tensor& delta) {
-  if (!resident_) return;   // recomputed from the rewritten bias
+  if (!resident_) return;  // recomputed from the rewritten bias
   for (ValueMap& values : values_) values.at(id) = values.at(id) + delta;
 }
 

@@ -11,7 +11,7 @@ struct Segment {
   std::vector<NodeId> nodes;
   ValueId output = kNoValue;
   bool attention = false;
-  bool residual = false;      // some value is read twice inside
+  bool residual = false;  // some value is read twice inside
 };
 
 // Nodes that depend on graph inputs; others (constant chains) never carry data over a cut.
@@ -19,7 +19,8 @@ std::set<ValueId> data_values(const Graph& graph) {
   std::set<ValueId> data(graph.inputs.begin(), graph.inputs.end());
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
-    if (std::any_of(node.inputs.begin(), node.inputs.end(), [&](ValueId v) { return data.count(v) > 0; })) {
+    if (std::any_of(node.inputs.begin(), node.inputs.end(),
+                    [&](ValueId v) { return data.count(v) > 0; })) {
       data.insert(node.outputs.begin(), node.outputs.end());
     }
   }
@@ -28,7 +29,7 @@ std::set<ValueId> data_values(const Graph& graph) {
 
 std::vector<Segment> segments(const Graph& graph) {
   const std::set<ValueId> data = data_values(graph);
-  std::map<ValueId, int> remaining;      // reads to come
+  std::map<ValueId, int> remaining;  // reads to come
   for (const NodeId id : graph.order()) {
     for (const ValueId v : graph.node(id).inputs) {
       if (data.count(v) > 0) ++remaining[v];
@@ -50,8 +51,8 @@ std::vector<Segment> segments(const Graph& graph) {
     for (const ValueId v : node.outputs) {
       if (data.count(v) > 0 && remaining[v] > 0) live.insert(v);
     }
-    if (live.size() == 1 && std::find(node.outputs.begin(), node.outputs.end(), *live.begin()) !=
-                                node.outputs.end()) {
+    if (live.size() == 1 &&
+        std::find(node.outputs.begin(), node.outputs.end(), *live.begin()) != node.outputs.end()) {
       current.output = *live.begin();
       result.push_back(std::move(current));
       current = {};
@@ -59,7 +60,8 @@ std::vector<Segment> segments(const Graph& graph) {
   }
   if (!current.nodes.empty()) {
     if (result.empty()) result.emplace_back();
-    result.back().nodes.insert(result.back().nodes.end(), current.nodes.begin(), current.nodes.end());
+    result.back().nodes.insert(result.back().nodes.end(), current.nodes.begin(),
+                               current.nodes.end());
     result.back().output = graph.outputs.empty() ? kNoValue : graph.outputs[0];
   }
   return result;

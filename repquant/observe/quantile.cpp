@@ -20,13 +20,13 @@ inline float value_of(uint32_t key) {
 }
 
 struct Wanted {
-  uint64_t rank = 0;      // remaining rank inside the prefix
-  uint32_t prefix = 0;    // leading bits found so far
+  uint64_t rank = 0;    // remaining rank inside the prefix
+  uint32_t prefix = 0;  // leading bits found so far
 };
 
 // One histogram a distinct (channel, prefix); the same for all ranks that share it.
 struct Level {
-  int shift = 0;          // bits below this level
+  int shift = 0;  // bits below this level
   int bits = 0;
 };
 
@@ -152,7 +152,7 @@ class Selector {
   const DataPass& data_;
   int64_t channels_;
   std::span<const double> p_;
-  std::vector<std::vector<Wanted>> wanted_;   // [channel][2 * probabilities]
+  std::vector<std::vector<Wanted>> wanted_;  // [channel][2 * probabilities]
   std::vector<double> fraction_;
 };
 

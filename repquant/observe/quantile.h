@@ -1,7 +1,7 @@
 #pragma once
 // Exact order statistics of any amount of data in constant memory, by radix selection over repeated
-// passes: histograms of the leading bits, then of the next bits inside the bins that hold the wanted
-// ranks.
+// passes: histograms of the leading bits, then of the next bits inside the bins that hold the
+// wanted ranks.
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -10,8 +10,8 @@
 namespace repquant::observe {
 
 // Calls fn(values, count) for each piece of the data, in any order but the same data every time.
-// values[i] belongs to channel i % channels. Pieces may come from several threads at once when `slot`
-// differs.
+// values[i] belongs to channel i % channels. Pieces may come from several threads at once when
+// `slot` differs.
 struct DataPass {
   int64_t pieces = 1;
   // Calls fn(slot, values) once per piece; slot in [0, pieces).

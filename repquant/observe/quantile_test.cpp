@@ -16,16 +16,19 @@ std::vector<float> random_values(size_t n, uint32_t seed) {
   std::normal_distribution<float> normal(0.3f, 2.0f);
   std::vector<float> values(n);
   for (float& v : values) v = normal(random);
-  for (size_t i = 0; i < n; i += 17) values[i] = 0.0f;   // ties
+  for (size_t i = 0; i < n; i += 17) values[i] = 0.0f;  // ties
   return values;
 }
 
 DataPass pieces_of(const std::vector<float>& values, size_t width, int64_t pieces) {
-  return {pieces, [&values, width, pieces](const std::function<void(int64_t, std::span<const float>)>& fn) {
+  return {pieces,
+          [&values, width, pieces](const std::function<void(int64_t, std::span<const float>)>& fn) {
             const size_t rows = values.size() / width;
             for (int64_t p = 0; p < pieces; ++p) {
-              const size_t begin = rows * static_cast<size_t>(p) / static_cast<size_t>(pieces) * width;
-              const size_t end = rows * static_cast<size_t>(p + 1) / static_cast<size_t>(pieces) * width;
+              const size_t begin =
+                  rows * static_cast<size_t>(p) / static_cast<size_t>(pieces) * width;
+              const size_t end =
+                  rows * static_cast<size_t>(p + 1) / static_cast<size_t>(pieces) * width;
               fn(p, {values.data() + begin, end - begin});
             }
           }};
@@ -38,7 +41,8 @@ float sorted_quantile(std::vector<float> values, double p) {
   const auto low = static_cast<size_t>(std::floor(position));
   const size_t high = std::min(low + 1, values.size() - 1);
   const double fraction = position - static_cast<double>(low);
-  return static_cast<float>(values[low] + fraction * (static_cast<double>(values[high]) - values[low]));
+  return static_cast<float>(values[low] +
+                            fraction * (static_cast<double>(values[high]) - values[low]));
 }
 
 const std::vector<double> kProbabilities{0.0, 1e-5, 0.001, 0.25, 0.5, 0.999, 0.9999, 0.99999, 1.0};
@@ -48,7 +52,8 @@ TEST(ExactQuantiles, EqualTheSortedDefinition) {
     const std::vector<float> values = random_values(n, 7);
     const std::vector<float> got = exact_quantiles(pieces_of(values, 1, 3), 1, kProbabilities);
     for (size_t i = 0; i < kProbabilities.size(); ++i) {
-      EXPECT_EQ(got[i], sorted_quantile(values, kProbabilities[i])) << n << " " << kProbabilities[i];
+      EXPECT_EQ(got[i], sorted_quantile(values, kProbabilities[i]))
+          << n << " " << kProbabilities[i];
     }
   }
 }
@@ -56,7 +61,8 @@ TEST(ExactQuantiles, EqualTheSortedDefinition) {
 TEST(ExactQuantiles, PerChannelEqualsEachColumnAlone) {
   constexpr size_t channels = 5, rows = 301;
   const std::vector<float> values = random_values(channels * rows, 3);
-  const std::vector<float> got = exact_quantiles(pieces_of(values, channels, 4), channels, kProbabilities);
+  const std::vector<float> got =
+      exact_quantiles(pieces_of(values, channels, 4), channels, kProbabilities);
   for (size_t c = 0; c < channels; ++c) {
     std::vector<float> column;
     for (size_t r = 0; r < rows; ++r) column.push_back(values[r * channels + c]);

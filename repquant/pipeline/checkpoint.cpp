@@ -32,14 +32,15 @@ bool is_unit_file(const fs::path& path) { return path.filename().string().rfind(
 void remove_units(const fs::path& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (is_unit_file(entry.path()) || entry.path().extension() == ".tmp") fs::remove(entry.path(), ignored);
+    if (is_unit_file(entry.path()) || entry.path().extension() == ".tmp")
+      fs::remove(entry.path(), ignored);
   }
 }
 
 bool same_file(int fd, const fs::path& path) {
-  struct stat held {}, named {};
-  return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
-         held.st_dev == named.st_dev;
+  struct stat held{}, named{};
+  return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         held.st_ino == named.st_ino && held.st_dev == named.st_dev;
 }
 
 // Strides are part of the state: they decide the order in which a product is summed.
@@ -73,8 +74,8 @@ std::string quoted(const json& value) { return value.is_null() ? "nothing" : val
   const json before = saved.contains(pointer) ? saved.at(pointer) : json(),
              after = now.contains(pointer) ? now.at(pointer) : json();
   throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("resume: saved state is of another run: {} changed: {} -> {}", where.substr(1),
-                          quoted(before), quoted(after)),
+              fmt::format("resume: saved state is of another run: {} changed: {} -> {}",
+                          where.substr(1), quoted(before), quoted(after)),
               "use --resume never to start again");
 }
 
@@ -84,7 +85,8 @@ std::string cpu_name() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
     const size_t colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos)
+      return line.substr(colon + 2);
   }
   return "unknown";
 }
@@ -93,7 +95,8 @@ Resume parse_resume(const std::string& text) {
   if (text == "auto") return Resume::kAuto;
   if (text == "never") return Resume::kNever;
   if (text == "require") return Resume::kRequire;
-  throw Error(ErrorCode::kInvalidArgument, "--resume: " + unknown_name("value", text, {"auto", "never", "require"}));
+  throw Error(ErrorCode::kInvalidArgument,
+              "--resume: " + unknown_name("value", text, {"auto", "never", "require"}));
 }
 
 // ---- WorkFolder ---------------------------------------------------------------------------------
@@ -111,7 +114,8 @@ WorkFolder::WorkFolder(fs::path path) : path_(std::move(path)) {
     lock_ = ::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (lock_ < 0 && errno == ENOENT) continue;  // a finishing run removed the folder
     if (lock_ < 0) {
-      throw Error(ErrorCode::kInvalidArgument, fmt::format("write: \"{}\": {}", name.string(), std::strerror(errno)));
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("write: \"{}\": {}", name.string(), std::strerror(errno)));
     }
     if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
       ::close(lock_);
@@ -125,7 +129,8 @@ WorkFolder::WorkFolder(fs::path path) : path_(std::move(path)) {
     }
     ::close(lock_);
   }
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("lock: \"{}\": cannot be taken", path_.string()));
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("lock: \"{}\": cannot be taken", path_.string()));
 }
 
 WorkFolder::~WorkFolder() {
@@ -145,11 +150,13 @@ FolderCheckpoint::FolderCheckpoint(const fs::path& folder, const json& fingerpri
     : folder_(folder) {
   const fs::path path = folder_ / kFingerprint;
   if (resume == Resume::kRequire && !fs::exists(path)) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("resume: no saved state in \"{}\"", folder_.string()));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("resume: no saved state in \"{}\"", folder_.string()));
   }
   if (fs::exists(path) && resume != Resume::kNever) {
     const std::vector<std::byte> bytes = read_file(path);
-    const json saved = parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "resume");
+    const json saved =
+        parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "resume");
     if (saved != fingerprint) differs(saved, fingerprint);
     return;
   }
@@ -178,21 +185,24 @@ bool FolderCheckpoint::restore(Workspace& ws, int unit) {
     const json state = json::parse(file.metadata.at("state"));
     for (const auto& [key, layout] : state.at("weights").items()) {
       const ValueId id = std::stoi(key);
-      if (ws.weights.count(id) == 0) throw Error(ErrorCode::kCorruptFile, "checkpoint: unknown weight " + key);
+      if (ws.weights.count(id) == 0)
+        throw Error(ErrorCode::kCorruptFile, "checkpoint: unknown weight " + key);
       ws.weights[id] = restore_weight(file.tensors.at("w" + key), layout);
       digests_[id] = digest(ws.weights[id]);
     }
     ws.plan = restore_plan(state.at("plan"), file.tensors);
     const json& rows = state.at("rows");
     for (size_t i = 0; i < rows.size(); ++i) {
-      ws.report.add({rows[i].at(0), rows[i].at(1), rows[i].at(2), file.tensors.at("rows").as<double>()[i]});
+      ws.report.add(
+          {rows[i].at(0), rows[i].at(1), rows[i].at(2), file.tensors.at("rows").as<double>()[i]});
     }
   } catch (const json::exception& error) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("checkpoint: \"{}\": {}", path.string(), error.what()),
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("checkpoint: \"{}\": {}", path.string(), error.what()),
                 "use --resume never");
   } catch (const std::out_of_range&) {
-    throw Error(ErrorCode::kCorruptFile, fmt::format("checkpoint: \"{}\": incomplete", path.string()),
-                "use --resume never");
+    throw Error(ErrorCode::kCorruptFile,
+                fmt::format("checkpoint: \"{}\": incomplete", path.string()), "use --resume never");
   }
   rows_seen_ = ws.report.rows().size();
   ++restored_;

@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kFloor = 656;   // only ever raised
+constexpr int kFloor = 656;  // only ever raised
 // Of the ONNX backend test runner.
 constexpr double kRelative = 1e-3, kAbsolute = 1e-7;
 
@@ -56,21 +56,30 @@ struct RawTensor {
   Shape shape;
   uint64_t type = 0;
   std::span<const std::byte> raw;
-  std::vector<std::byte> values;   // of the typed fields, in the element's own layout
+  std::vector<std::byte> values;  // of the typed fields, in the element's own layout
 };
 
-template <class T>
-void append(std::vector<std::byte>& to, T value) {
+template <class T> void append(std::vector<std::byte>& to, T value) {
   const auto* bytes = reinterpret_cast<const std::byte*>(&value);
   to.insert(to.end(), bytes, bytes + sizeof(T));
 }
 
 void append_integer(RawTensor& tensor, uint64_t value) {
   switch (tensor.type) {
-    case 2: case 3: case 9: return append(tensor.values, static_cast<uint8_t>(value));
-    case 4: case 5: case 10: case 16: return append(tensor.values, static_cast<uint16_t>(value));
-    case 6: case 12: return append(tensor.values, static_cast<uint32_t>(value));
-    default: return append(tensor.values, value);
+    case 2:
+    case 3:
+    case 9:
+      return append(tensor.values, static_cast<uint8_t>(value));
+    case 4:
+    case 5:
+    case 10:
+    case 16:
+      return append(tensor.values, static_cast<uint16_t>(value));
+    case 6:
+    case 12:
+      return append(tensor.values, static_cast<uint32_t>(value));
+    default:
+      return append(tensor.values, value);
   }
 }
 
@@ -109,8 +118,8 @@ RawTensor parse_raw(std::span<const std::byte> bytes) {
 // As the importer has it: narrow floats are F32.
 at::Tensor read_tensor(const fs::path& path) {
   static const std::map<uint64_t, DType> kTypes = {
-      {1, DType::kF32}, {2, DType::kU8},   {3, DType::kI8},   {4, DType::kU16},  {5, DType::kI16},
-      {6, DType::kI32}, {7, DType::kI64},  {9, DType::kBool}, {10, DType::kF16}, {11, DType::kF64},
+      {1, DType::kF32},  {2, DType::kU8},   {3, DType::kI8},   {4, DType::kU16},  {5, DType::kI16},
+      {6, DType::kI32},  {7, DType::kI64},  {9, DType::kBool}, {10, DType::kF16}, {11, DType::kF64},
       {12, DType::kU32}, {13, DType::kU64}, {16, DType::kBF16}};
   const auto bytes = read_file(path);
   const RawTensor raw = parse_raw(bytes);

@@ -92,8 +92,7 @@ TEST(Exactness, OddInputs) {
   EXPECT_FALSE(first_difference(plan, trace, images, outputs, nullptr).has_value());
 }
 
-template <class T>
-void change_first(Plan& plan, const std::string& name, T by) {
+template <class T> void change_first(Plan& plan, const std::string& name, T by) {
   T& value = plan.tensors.at(name).data.as<T>()[0];
   value = static_cast<T>(value + by);
 }

@@ -21,8 +21,8 @@ void check_item(const Graph& graph, const Tensor& batch) {
   }
   if (fits) return;
   throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("evaluate: input \"{}\": expected {}, got {}", input.name, to_string(*input.shape),
-                          to_string(batch.shape())),
+              fmt::format("evaluate: input \"{}\": expected {}, got {}", input.name,
+                          to_string(*input.shape), to_string(batch.shape())),
               "check --crop and --resize against the model's input");
 }
 

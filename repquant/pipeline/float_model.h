@@ -9,6 +9,7 @@ namespace repquant {
 // First input, first output; items are run one by one, spread over the workers of `pool`, so the
 // answers depend neither on the batch nor on the workers. Everything passed by reference outlives
 // the result.
-Model float_model(const Graph& graph, const WeightMap& weights, ThreadPool& pool, SiteHook hook = {});
+Model float_model(const Graph& graph, const WeightMap& weights, ThreadPool& pool,
+                  SiteHook hook = {});
 
 }  // namespace repquant

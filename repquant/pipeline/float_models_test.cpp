@@ -123,10 +123,16 @@ std::map<std::string, Tensor> onnxruntime_outputs(const Case& c, const fs::path&
 
 bool is_product(OpKind op) {
   switch (op) {
-    case OpKind::kLinear: case OpKind::kMatMul: case OpKind::kGemm: case OpKind::kConv:
-    case OpKind::kConvTranspose: case OpKind::kLayerNorm: case OpKind::kMultiHeadAttention:
+    case OpKind::kLinear:
+    case OpKind::kMatMul:
+    case OpKind::kGemm:
+    case OpKind::kConv:
+    case OpKind::kConvTranspose:
+    case OpKind::kLayerNorm:
+    case OpKind::kMultiHeadAttention:
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 
@@ -140,7 +146,8 @@ double longest_sum(const Graph& graph) {
     const Shape& shape = graph.value(node.inputs[1]).constant->shape();
     int64_t terms = 1;
     if (node.op == OpKind::kConv) terms = element_count(std::span(shape).subspan(1));
-    else for (const int64_t size : shape) terms = std::max(terms, size);
+    else
+      for (const int64_t size : shape) terms = std::max(terms, size);
     longest = std::max(longest, terms);
   }
   return static_cast<double>(longest);
@@ -214,7 +221,7 @@ TEST_P(FloatModels, AgreesWithOnnxruntime) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     SCOPED_TRACE(i);
     expect_close("onnxruntime", plain, outputs[i], to_aten(stored.at(fmt::format("out.{}", i))));
-    expect_close("recognised", plain, after[i], outputs[i]);   // another order of sums at most
+    expect_close("recognised", plain, after[i], outputs[i]);  // another order of sums at most
   }
 }
 

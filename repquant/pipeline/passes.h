@@ -11,10 +11,12 @@ namespace repquant {
 Batches batches_of(const Dataset& dataset, const std::vector<int64_t>& indices);
 
 // Sets the targets, then runs each pass: refuses options that do not exist, times it, records the
-// layer-wise error before and after (stages "before:<pass>" and "after:<pass>"), verifies the graph.
+// layer-wise error before and after (stages "before:<pass>" and "after:<pass>"), verifies the
+// graph.
 void run_passes(Workspace& ws, const Recipe& recipe);
 
-// Weights into the graph, then lowering. `model`: preprocessing, class names; `provenance`: recipe, data.
+// Weights into the graph, then lowering. `model`: preprocessing, class names; `provenance`: recipe,
+// data.
 Plan finish(Workspace& ws, const nlohmann::json& model, const nlohmann::json& provenance);
 
 }  // namespace repquant

@@ -7,7 +7,9 @@ namespace {
 
 using nlohmann::json;
 
-template <class... Ts> struct Overload : Ts... { using Ts::operator()...; };
+template <class... Ts> struct Overload : Ts... {
+  using Ts::operator()...;
+};
 template <class... Ts> Overload(Ts...) -> Overload<Ts...>;
 
 json store(const Granularity& granularity) {
@@ -45,10 +47,12 @@ json store(const Format& format) {
 Format restore_format(const json& j) {
   const std::string kind = j.at(0).get<std::string>();
   if (kind == "uniform") {
-    return Uniform{j.at(1).get<bool>(), j.at(2).get<bool>(), j.at(3).get<bool>(), j.at(4).get<bool>()};
+    return Uniform{j.at(1).get<bool>(), j.at(2).get<bool>(), j.at(3).get<bool>(),
+                   j.at(4).get<bool>()};
   }
   if (kind == "log") {
-    return Log{j.at(1).get<double>(), j.at(2).get<double>(), j.at(3).get<int>(), j.at(4).get<bool>()};
+    return Log{j.at(1).get<double>(), j.at(2).get<double>(), j.at(3).get<int>(),
+               j.at(4).get<bool>()};
   }
   if (kind == "twin") return Twin{j.at(1).get<bool>(), j.at(2).get<int>()};
   if (kind == "power") return Power{j.at(1).get<double>()};
@@ -59,7 +63,8 @@ template <class T> Tensor tensor_of(const std::vector<T>& values) {
   return Tensor::of<T>({static_cast<int64_t>(values.size())}, values);
 }
 
-template <class T> std::vector<T> values_of(const std::map<std::string, Tensor>& tensors, const std::string& name) {
+template <class T>
+std::vector<T> values_of(const std::map<std::string, Tensor>& tensors, const std::string& name) {
   const auto found = tensors.find(name);
   if (found == tensors.end() || found->second.dtype() != DTypeOf<T>::value) {
     throw Error(ErrorCode::kCorruptFile, fmt::format("checkpoint: tensor \"{}\" is missing", name));

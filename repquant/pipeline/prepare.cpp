@@ -23,7 +23,8 @@ std::string weights_digest(const Graph& graph) {
   for (size_t id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(static_cast<ValueId>(id));
     if (!value.constant) continue;
-    sum.update(fmt::format("{} {} {} ", id, name_of(value.constant->dtype()), to_string(value.constant->shape())));
+    sum.update(fmt::format("{} {} {} ", id, name_of(value.constant->dtype()),
+                           to_string(value.constant->shape())));
     sum.update({static_cast<const std::byte*>(value.constant->data()), value.constant->bytes()});
   }
   return sum.hex();
@@ -36,7 +37,8 @@ void check_finite(const Graph& graph) {
     for (const float x : value.constant->as<float>()) {
       // Infinity is what masks are made of.
       if (!std::isnan(x)) continue;
-      throw Error(ErrorCode::kCorruptFile, fmt::format("load: weight \"{}\": holds NaN", value.name),
+      throw Error(ErrorCode::kCorruptFile,
+                  fmt::format("load: weight \"{}\": holds NaN", value.name),
                   "the model file is damaged, or its training diverged");
     }
   }
@@ -49,7 +51,8 @@ std::vector<int64_t> item_shape(const Graph& graph) {
                 fmt::format("quantize: model: expected one input, got {}", graph.inputs.size()));
   }
   const auto& shape = graph.value(graph.inputs[0]).shape;
-  for (size_t i = 1; shape && i < shape->size(); ++i) item.push_back((*shape)[i].known() ? (*shape)[i].size : -1);
+  for (size_t i = 1; shape && i < shape->size(); ++i)
+    item.push_back((*shape)[i].known() ? (*shape)[i].size : -1);
   return item;
 }
 
@@ -66,7 +69,8 @@ void check_data_given(const QuantizeJob& job) {
 void draw(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
   const int64_t asked = job.recipe.samples, there = run.data->size();
   if (asked > there) {
-    context.sink.warning("W001", "data", fmt::format("{} samples asked for, {} found: all are used", asked, there),
+    context.sink.warning("W001", "data",
+                         fmt::format("{} samples asked for, {} found: all are used", asked, there),
                          "more calibration images make better ranges");
   }
   run.indices = draw_subset(there, std::min(asked, there), job.recipe.seed);
@@ -90,10 +94,12 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   run->ws.stop = context.stop;
   run->ws.seed = job.recipe.seed;
   if (job.memory_cap > 0) {
-    run->ws.resident_bytes = std::min(run->ws.resident_bytes, static_cast<int64_t>(job.memory_cap / 8));
+    run->ws.resident_bytes =
+        std::min(run->ws.resident_bytes, static_cast<int64_t>(job.memory_cap / 8));
   }
   PreprocessRequest request = job.preprocess;
-  run->preprocess = choose_preprocess(request, preprocess_beside(job.model), item_shape(run->float_graph));
+  run->preprocess =
+      choose_preprocess(request, preprocess_beside(job.model), item_shape(run->float_graph));
   context.sink.info("preprocessing: " + request.reason);
   DatasetOptions options = job.data_options;
   options.preprocess = run->preprocess;
@@ -117,17 +123,21 @@ nlohmann::json describe(const QuantizeJob& job, const RunContext& context) {
   double bits = 0, parameters = 0;
   for (const NodeId id : ws.graph.order()) {
     const Node& node = ws.graph.node(id);
-    if (node.op != OpKind::kLinear && node.op != OpKind::kConv && node.op != OpKind::kMultiHeadAttention) continue;
+    if (node.op != OpKind::kLinear && node.op != OpKind::kConv &&
+        node.op != OpKind::kMultiHeadAttention)
+      continue;
     const auto weight = targets.find({id, 1});
     const auto input = targets.find({id, 0});
-    const auto count = ws.has_constant(id, 1) ? static_cast<double>(ws.constant(id, 1).numel()) : 0.0;
+    const auto count =
+        ws.has_constant(id, 1) ? static_cast<double>(ws.constant(id, 1).numel()) : 0.0;
     parameters += count;
     if (input == targets.end()) {
       floating.push_back(node.name);
       bits += 32 * count;
       continue;
     }
-    json row = {{"layer", node.name}, {"op", name_of(node.op)}, {"activation_bits", input->second.bits}};
+    json row = {
+        {"layer", node.name}, {"op", name_of(node.op)}, {"activation_bits", input->second.bits}};
     if (node.op != OpKind::kMultiHeadAttention) {
       row["weight_bits"] = weight->second.bits;
       row["parameters"] = static_cast<int64_t>(count);
@@ -135,8 +145,10 @@ nlohmann::json describe(const QuantizeJob& job, const RunContext& context) {
     }
     layers.push_back(std::move(row));
   }
-  return {{"model", {{"file", job.model.string()}, {"nodes", ws.graph.order().size()},
-                     {"linear_parameters", static_cast<int64_t>(parameters)}}},
+  return {{"model",
+           {{"file", job.model.string()},
+            {"nodes", ws.graph.order().size()},
+            {"linear_parameters", static_cast<int64_t>(parameters)}}},
           {"scheme", to_string(job.recipe.scheme)},
           {"layers", layers},
           {"float_layers", floating},

@@ -30,11 +30,13 @@ void refuse_compat(const Recipe& recipe) {
   for (const LayerRule& rule : recipe.layers) compat = compat || rule.levels == "compat";
   for (const Pass& pass : recipe.passes) {
     for (const auto& [key, value] : pass.options) {
-      compat = compat || (key == "compat" && std::holds_alternative<bool>(value) && std::get<bool>(value));
+      compat = compat ||
+               (key == "compat" && std::holds_alternative<bool>(value) && std::get<bool>(value));
     }
   }
   if (!compat) return;
-  throw Error(ErrorCode::kUnsupported, "quantize: recipe: published levels (compat) have no integer codes",
+  throw Error(ErrorCode::kUnsupported,
+              "quantize: recipe: published levels (compat) have no integer codes",
               "score them with `repquant eval MODEL --simulate RECIPE`");
 }
 
@@ -49,15 +51,17 @@ void remove_stale_temporaries(const fs::path& out) {
   }
 }
 
-std::unique_ptr<Dataset> open_eval(const QuantizeJob& job, const Calibrated& run, const RunContext& context) {
+std::unique_ptr<Dataset> open_eval(const QuantizeJob& job, const Calibrated& run,
+                                   const RunContext& context) {
   if (job.eval_data.empty()) return nullptr;
   DatasetOptions options = job.eval_options;
   options.preprocess = run.preprocess;
   auto data = open_dataset(job.eval_data, options);
   const std::vector<int64_t> both = overlap(*run.data, run.indices, *data);
   if (both.empty()) return data;
-  const std::string message = fmt::format("{} of {} calibration images are also scored, first \"{}\"", both.size(),
-                                          run.indices.size(), run.data->name(both[0]));
+  const std::string message =
+      fmt::format("{} of {} calibration images are also scored, first \"{}\"", both.size(),
+                  run.indices.size(), run.data->name(both[0]));
   if (!job.force_overlap) {
     throw Error(ErrorCode::kInvalidArgument, "quantize: data: " + message,
                 "choose other folders or ranges, or pass --force-overlap");
@@ -66,8 +70,8 @@ std::unique_ptr<Dataset> open_eval(const QuantizeJob& job, const Calibrated& run
   return data;
 }
 
-Scores score(const Model& model, const Dataset& data, const QuantizeJob& job, const RunContext& context,
-             const char* pass) {
+Scores score(const Model& model, const Dataset& data, const QuantizeJob& job,
+             const RunContext& context, const char* pass) {
   EvaluateOptions options;
   options.label_offset = job.label_offset;
   options.pool = &context.pool;
@@ -86,13 +90,15 @@ json class_names(const QuantizeJob& job, const Calibrated& run, const Dataset* e
 
 Plan make_plan(const QuantizeJob& job, Calibrated& run, const Dataset* eval) {
   json model = {{"name", job.model.stem().string()}, {"preprocess", to_json(run.preprocess)}};
-  if (const json names = class_names(job, run, eval); !names.is_null()) model["class_names"] = names;
+  if (const json names = class_names(job, run, eval); !names.is_null())
+    model["class_names"] = names;
   const json provenance = {{"tool", "repquant"},
                            {"version", kVersion},
                            {"recipe", run.fingerprint["recipe"]},
                            {"source", {{"weights_sha256", run.fingerprint["model"]}}},
                            {"calibration",
-                            {{"count", run.indices.size()}, {"seed", job.recipe.seed},
+                            {{"count", run.indices.size()},
+                             {"seed", job.recipe.seed},
                              {"sha256", run.fingerprint["calibration"]}}}};
   Plan plan = finish(run.ws, model, provenance);
   plan.quality = {{"sqnr_db", layer_sqnr(run.ws.report)}};
@@ -105,18 +111,20 @@ void verify(const Plan& plan, const std::shared_ptr<const Program>& program, con
   const auto found = first_difference(plan, program, {sample}, &context.pool);
   if (!found) return;
   throw Error(ErrorCode::kVerifyFailed,
-              fmt::format("verify: step \"{}\": element {}: simulated {}, executed {}", found->step, found->element,
-                          found->simulated, found->executed),
+              fmt::format("verify: step \"{}\": element {}: simulated {}, executed {}", found->step,
+                          found->element, found->simulated, found->executed),
               "this is a bug: please report it with the recipe");
 }
 
 void check_output(const QuantizeJob& job, const WorkFolder& work) {
   if (fs::is_directory(job.out)) {
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("write: \"{}\": is a folder", job.out.string()));
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("write: \"{}\": is a folder", job.out.string()));
   }
   // With saved state it is our own, written just before the run was killed.
   if (!fs::exists(job.out) || job.force || work.existed()) return;
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("write: \"{}\": exists already", job.out.string()),
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("write: \"{}\": exists already", job.out.string()),
               "pass --force to replace it");
 }
 
@@ -128,14 +136,14 @@ void check_memory(const QuantizeJob& job, const Calibrated& run) {
   const uint64_t needed = 3 * weights + (uint64_t{350} << 20);
   if (needed <= job.memory_cap) return;
   throw Error(ErrorCode::kResourceExhausted,
-              fmt::format("quantize: memory: expected a cap of at least {} MiB, got {} MiB", (needed >> 20) + 1,
-                          job.memory_cap >> 20));
+              fmt::format("quantize: memory: expected a cap of at least {} MiB, got {} MiB",
+                          (needed >> 20) + 1, job.memory_cap >> 20));
 }
 
 }  // namespace
 
 uint64_t peak_memory_bytes() {
-  struct rusage usage {};
+  struct rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
@@ -155,12 +163,13 @@ QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context
     run->ws.checkpoint = &checkpoint;
     std::optional<Scores> before, after;
     if (eval) {
-      before = score(float_model(run->float_graph, run->float_weights, context.pool), *eval, job, context,
-                     "score float");
+      before = score(float_model(run->float_graph, run->float_weights, context.pool), *eval, job,
+                     context, "score float");
     }
     run_passes(run->ws, job.recipe);
     if (checkpoint.restored() > 0) {
-      context.sink.info(fmt::format("resumed: {} finished units were restored", checkpoint.restored()));
+      context.sink.info(
+          fmt::format("resumed: {} finished units were restored", checkpoint.restored()));
     }
     Plan plan = make_plan(job, *run, eval.get());
     QuantizeOutcome outcome;
@@ -168,7 +177,8 @@ QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context
     verify(plan, program, *run, context);
     if (eval) {
       after = score(artifact_model(program, context.pool), *eval, job, context, "score artifact");
-      outcome.metrics = {{"before", score_json(*before)}, {"after", score_json(*after)},
+      outcome.metrics = {{"before", score_json(*before)},
+                         {"after", score_json(*after)},
                          {"difference", difference_json(*before, *after)}};
       plan.quality["metrics"] = outcome.metrics;
     }
@@ -181,7 +191,8 @@ QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context
     outcome.recipe = with_suffix(job.out, ".recipe.toml");
     outcome.run_record = with_suffix(job.out, ".run.json");
     write_file_atomically(outcome.recipe, to_toml(job.recipe));
-    outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    outcome.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     outcome.peak_memory_bytes = peak_memory_bytes();
     write_file_atomically(outcome.run_record, run_record(job, *run, plan, outcome).dump(1) + "\n");
     if (!job.keep) work.remove();

@@ -17,19 +17,19 @@ namespace repquant {
 
 struct QuantizeJob {
   std::filesystem::path model, out;
-  Recipe recipe;                       // effective
-  std::string data;                    // calibration; may end in [begin:end]
-  DatasetOptions data_options;         // its preprocess is set from `preprocess`
+  Recipe recipe;                // effective
+  std::string data;             // calibration; may end in [begin:end]
+  DatasetOptions data_options;  // its preprocess is set from `preprocess`
   PreprocessRequest preprocess;
-  std::string eval_data;               // empty: no scores
+  std::string eval_data;  // empty: no scores
   DatasetOptions eval_options;
   int64_t label_offset = 0;
-  bool force_overlap = false;          // calibration images may be among the scored ones
-  bool force = false;                  // overwrite `out`
-  std::filesystem::path work_dir;      // empty: `out` + ".work"
+  bool force_overlap = false;      // calibration images may be among the scored ones
+  bool force = false;              // overwrite `out`
+  std::filesystem::path work_dir;  // empty: `out` + ".work"
   Resume resume = Resume::kAuto;
-  bool keep = false;                   // keep the work folder
-  uint64_t memory_cap = 0;             // bytes; 0: none
+  bool keep = false;        // keep the work folder
+  uint64_t memory_cap = 0;  // bytes; 0: none
 };
 
 // Where a run reports, computes and is stopped. `stop` may be null.
@@ -44,14 +44,14 @@ struct QuantizeOutcome {
   std::string digest;
   uint64_t bytes = 0, model_bytes = 0, peak_memory_bytes = 0;
   double seconds = 0;
-  nlohmann::json metrics;              // {"before", "after", "difference"} when scored
+  nlohmann::json metrics;  // {"before", "after", "difference"} when scored
   Report report;
 };
 
 // A model after its passes. Members refer to one another: not movable.
 struct Calibrated {
   Workspace ws;
-  Graph float_graph;                   // as loaded, with its weights: the reference of scores
+  Graph float_graph;  // as loaded, with its weights: the reference of scores
   WeightMap float_weights;
   std::unique_ptr<Dataset> data;
   std::vector<int64_t> indices;
@@ -70,8 +70,9 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
 nlohmann::json describe(const QuantizeJob& job, const RunContext& context);
 
 // Errors: those of the stages; kInvalidArgument when `out` exists, when levels are for simulation
-// only, when images would calibrate and score, when the saved state is of another run; kVerifyFailed
-// when simulator and runtime differ; Interrupted (state saved). Nothing is written to `out` then.
+// only, when images would calibrate and score, when the saved state is of another run;
+// kVerifyFailed when simulator and runtime differ; Interrupted (state saved). Nothing is written to
+// `out` then.
 QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context);
 
 uint64_t peak_memory_bytes();

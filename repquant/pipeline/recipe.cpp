@@ -22,24 +22,29 @@ constexpr int64_t kMaxSeed = int64_t{1} << 53;
 // ---- one tree for both syntaxes -----------------------------------------------------------------
 toml::table table_of(const nlohmann::json& json, const std::string& subject);
 
-template <class Store> void convert(const nlohmann::json& json, const std::string& subject, Store store);
+template <class Store>
+void convert(const nlohmann::json& json, const std::string& subject, Store store);
 
 toml::array array_of(const nlohmann::json& json, const std::string& subject) {
   toml::array array;
   for (const auto& item : json) {
-    convert(item, subject, [&](auto&& value) { array.push_back(std::forward<decltype(value)>(value)); });
+    convert(item, subject,
+            [&](auto&& value) { array.push_back(std::forward<decltype(value)>(value)); });
   }
   return array;
 }
 
-template <class Store> void convert(const nlohmann::json& json, const std::string& subject, Store store) {
+template <class Store>
+void convert(const nlohmann::json& json, const std::string& subject, Store store) {
   if (json.is_boolean()) store(json.get<bool>());
   else if (json.is_number_integer()) store(json.get<int64_t>());
   else if (json.is_number()) store(json.get<double>());
   else if (json.is_string()) store(json.get<std::string>());
   else if (json.is_array()) store(array_of(json, subject));
   else if (json.is_object()) store(table_of(json, subject));
-  else throw Error(ErrorCode::kInvalidArgument, fmt::format("recipe: {}: null is not a value", subject));
+  else
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("recipe: {}: null is not a value", subject));
 }
 
 toml::table table_of(const nlohmann::json& json, const std::string& subject) {
@@ -82,7 +87,8 @@ class Reader {
       fail(*budget, "[budget]: mixed precision by budget is not supported yet",
            "set bits by [[layer]] rules");
     }
-    if (const toml::node* version = root.get("version"); version && integer(*version, "version", 1, 1) != 1) {
+    if (const toml::node* version = root.get("version");
+        version && integer(*version, "version", 1, 1) != 1) {
       fail(*version, "version: expected 1");
     }
     if (const toml::node* scheme = root.get("scheme")) {
@@ -107,7 +113,8 @@ class Reader {
                          const std::string& hint = {}) const {
     const auto& at = node.source().begin;
     const std::string where = at.line > 0 ? fmt::format(":{}:{}", at.line, at.column) : "";
-    throw Error(ErrorCode::kInvalidArgument, fmt::format("recipe: {}{}: {}", subject_, where, message), hint);
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("recipe: {}{}: {}", subject_, where, message), hint);
   }
 
   // Errors of `body` gain the position of `node`.
@@ -128,7 +135,8 @@ class Reader {
     }
   }
 
-  [[noreturn]] void unknown(const toml::key& key, const toml::node& node, const std::string& message) const {
+  [[noreturn]] void unknown(const toml::key& key, const toml::node& node,
+                            const std::string& message) const {
     const auto& at = key.source().begin;
     if (at.line == 0) fail(node, message);
     throw Error(ErrorCode::kInvalidArgument,
@@ -150,12 +158,15 @@ class Reader {
   int64_t integer(const toml::node& node, const char* what, int64_t low, int64_t high) const {
     const auto* value = node.as_integer();
     if (value == nullptr || value->get() < low || value->get() > high) {
-      const std::string range = low == high ? fmt::format("{}", low) : fmt::format("{} to {}", low, high);
-      fail(node, fmt::format("{}: expected {}{}", what, low == high ? "" : "an integer of ", range));
+      const std::string range =
+          low == high ? fmt::format("{}", low) : fmt::format("{} to {}", low, high);
+      fail(node,
+           fmt::format("{}: expected {}{}", what, low == high ? "" : "an integer of ", range));
     }
     return value->get();
   }
-  std::string choice(const toml::node& node, const char* what, const std::vector<std::string>& names) const {
+  std::string choice(const toml::node& node, const char* what,
+                     const std::vector<std::string>& names) const {
     const std::string name = text(node, what);
     if (std::find(names.begin(), names.end(), name) == names.end()) {
       fail(node, unknown_name(what, printable(name), names));
@@ -185,7 +196,8 @@ class Reader {
     for (const Field& field : fields) {
       const toml::node* node = table.get(field.name);
       if (node == nullptr) continue;
-      located(*node, [&] { pass.options.emplace_back(field.name, check_field(field, value(*node))); });
+      located(*node,
+              [&] { pass.options.emplace_back(field.name, check_field(field, value(*node))); });
     }
     return pass;
   }
@@ -208,14 +220,16 @@ class Reader {
     if (match == nullptr) fail(table, "[[layer]]: expected a key \"match\"");
     rule.match = text(*match, "match");
     if (!is_plain_name(rule.match)) fail(*match, "match: expected 1 to 512 characters");
-    if (const auto* n = table.get("weights")) rule.weights = static_cast<int>(integer(*n, "weights", 2, 8));
+    if (const auto* n = table.get("weights"))
+      rule.weights = static_cast<int>(integer(*n, "weights", 2, 8));
     if (const auto* n = table.get("activations")) {
       rule.activations = static_cast<int>(integer(*n, "activations", 2, 8));
     }
     if (const auto* n = table.get("format")) {
       rule.format = choice(*n, "format", {"auto", "uniform", "log2", "log_sqrt2", "log"});
     }
-    if (const auto* n = table.get("levels")) rule.levels = choice(*n, "levels", {"strict", "compat"});
+    if (const auto* n = table.get("levels"))
+      rule.levels = choice(*n, "levels", {"strict", "compat"});
     return rule;
   }
 
@@ -229,20 +243,23 @@ Recipe parse_recipe(std::string_view text, const std::string& subject, const Opt
                     const Recipe& base) {
   if (text.size() > kMaxRecipeBytes) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("recipe: {}: expected at most {} bytes, got {}", subject, kMaxRecipeBytes, text.size()));
+                fmt::format("recipe: {}: expected at most {} bytes, got {}", subject,
+                            kMaxRecipeBytes, text.size()));
   }
   Recipe recipe = base;
   Reader(subject, options_of).read(parse_tree(text, subject), recipe);
   return recipe;
 }
 
-Recipe read_recipe(const std::filesystem::path& path, const OptionsOf& options_of, const Recipe& base) {
+Recipe read_recipe(const std::filesystem::path& path, const OptionsOf& options_of,
+                   const Recipe& base) {
   if (path == "-") {
     const std::string text{std::istreambuf_iterator<char>(std::cin), {}};
     return parse_recipe(text, "standard input", options_of, base);
   }
   const std::vector<std::byte> bytes = read_file(path, kMaxRecipeBytes);
-  return parse_recipe({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(), options_of, base);
+  return parse_recipe({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path.string(),
+                      options_of, base);
 }
 
 void apply_set(Recipe& recipe, const std::string& assignment, const OptionsOf& options_of) {
@@ -260,16 +277,18 @@ void apply_set(Recipe& recipe, const std::string& assignment, const OptionsOf& o
   }
   const std::string owner = key.substr(0, dot), name = key.substr(dot + 1);
   if (owner == "data") {
-    recipe = parse_recipe(fmt::format("[data]\n{} = {}\n", name, value), "--set", options_of, recipe);
+    recipe =
+        parse_recipe(fmt::format("[data]\n{} = {}\n", name, value), "--set", options_of, recipe);
     return;
   }
   const FieldList fields = options_of(owner);
-  const auto field = std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.name == name; });
+  const auto field =
+      std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.name == name; });
   if (field == fields.end()) {
     std::vector<std::string> names;
     for (const Field& f : fields) names.push_back(f.name);
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("--set: method \"{}\": {}", owner, unknown_name("option", name, names)));
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("--set: method \"{}\": {}", owner,
+                                                         unknown_name("option", name, names)));
   }
   bool used = false;
   for (Pass& pass : recipe.passes) {
@@ -279,7 +298,8 @@ void apply_set(Recipe& recipe, const std::string& assignment, const OptionsOf& o
     pass.options.emplace_back(name, parse_field(*field, value));
   }
   if (used) return;
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("--set \"{}\": no pass uses \"{}\"", assignment, owner));
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("--set \"{}\": no pass uses \"{}\"", assignment, owner));
 }
 
 Recipe effective_recipe(const Recipe& recipe, const OptionsOf& options_of) {

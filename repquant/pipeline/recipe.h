@@ -1,6 +1,6 @@
 #pragma once
-// What a run does: scheme, calibration data, passes in order, layer rules. TOML or JSON of one shape
-// (docs/cli.md, "Recipes"). Torch-free: the options of the methods come in as a function.
+// What a run does: scheme, calibration data, passes in order, layer rules. TOML or JSON of one
+// shape (docs/cli.md, "Recipes"). Torch-free: the options of the methods come in as a function.
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -55,7 +55,7 @@ std::string to_toml(const Recipe& recipe);
 
 // Shipped recipes: $REPQUANT_RECIPES, then share/repquant/recipes beside the program's folder, then
 // the source tree.
-std::vector<std::string> preset_recipes();                            // names, sorted
-std::filesystem::path find_preset_recipe(const std::string& name);    // kInvalidArgument
+std::vector<std::string> preset_recipes();                          // names, sorted
+std::filesystem::path find_preset_recipe(const std::string& name);  // kInvalidArgument
 
 }  // namespace repquant

@@ -73,11 +73,13 @@ nlohmann::json to_json(const Recipe& recipe) {
 }
 
 std::string to_toml(const Recipe& recipe) {
-  std::string text = fmt::format("version = 1\nscheme = {}\n\n[data]\nsamples = {}\nseed = {}\n",
-                                 toml_string(to_string(recipe.scheme)), recipe.samples, recipe.seed);
+  std::string text =
+      fmt::format("version = 1\nscheme = {}\n\n[data]\nsamples = {}\nseed = {}\n",
+                  toml_string(to_string(recipe.scheme)), recipe.samples, recipe.seed);
   for (const Pass& pass : recipe.passes) {
     text += fmt::format("\n[[pass]]\nmethod = {}\n", toml_string(pass.method));
-    for (const auto& [key, value] : pass.options) text += fmt::format("{} = {}\n", key, toml_value(value));
+    for (const auto& [key, value] : pass.options)
+      text += fmt::format("{} = {}\n", key, toml_value(value));
   }
   for (const LayerRule& rule : recipe.layers) {
     text += fmt::format("\n[[layer]]\nmatch = {}\n", toml_string(rule.match));

@@ -11,7 +11,8 @@ namespace {
 bool is_data(const Workspace& ws, NodeId id, int input) {
   const Node& node = ws.graph.node(id);
   const auto index = static_cast<size_t>(input);
-  return index < node.inputs.size() && node.inputs[index] != kNoValue && !ws.graph.is_constant(node.inputs[index]);
+  return index < node.inputs.size() && node.inputs[index] != kNoValue &&
+         !ws.graph.is_constant(node.inputs[index]);
 }
 
 void add_layer(const Workspace& ws, NodeId id, int weight_bits, int activation_bits,
@@ -34,7 +35,8 @@ std::regex rule_pattern(const std::string& match) {
     return std::regex(pattern);
   } catch (const std::regex_error& error) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("recipe: layer rule \"{}\": not a regular expression ({})", match, error.what()));
+                fmt::format("recipe: layer rule \"{}\": not a regular expression ({})", match,
+                            error.what()));
   }
 }
 
@@ -54,7 +56,8 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Scheme& schem
   for (const NodeId id : ws.graph.order()) {
     const OpKind op = ws.graph.node(id).op;
     if (op == OpKind::kConv) add_layer(ws, id, 8, 8, targets);
-    if (op == OpKind::kLinear) add_layer(ws, id, scheme.weight_bits, scheme.activation_bits, targets);
+    if (op == OpKind::kLinear)
+      add_layer(ws, id, scheme.weight_bits, scheme.activation_bits, targets);
     if (op != OpKind::kMultiHeadAttention) continue;
     for (const int input : {0, 1, 2, kProbabilities}) {
       targets[{id, input}] = {Role::kActivation, scheme.activation_bits, "auto", false};

@@ -38,7 +38,8 @@ void apply_groups(const float* x, float* out, int64_t rows, int64_t width, const
   const int64_t size = width / groups;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t g = 0; g < groups; ++g) {
-      apply(x + r * width + g * size, out + r * width + g * size, size, params, static_cast<size_t>(g));
+      apply(x + r * width + g * size, out + r * width + g * size, size, params,
+            static_cast<size_t>(g));
     }
   }
 }
@@ -48,14 +49,14 @@ at::Tensor per_channel(const at::Tensor& x, const QParams& params) {
   const auto channels = static_cast<int64_t>(params.scale.size());
   std::vector<float> inv(params.scale.size());
   for (size_t c = 0; c < inv.size(); ++c) inv[c] = inverse_scale(params.scale[c]);
-  fake_channels(x.data_ptr<float>(), out.data_ptr<float>(), x.numel() / channels, channels, inv.data(),
-                params.scale.data(), params.lower.data(),
+  fake_channels(x.data_ptr<float>(), out.data_ptr<float>(), x.numel() / channels, channels,
+                inv.data(), params.scale.data(), params.lower.data(),
                 static_cast<float>((1 << params.spec.bits) - 1));
   return out;
 }
 
-// Row codes: rne(255 e) with e = p / max p, decoded by the sum of the row's codes (runtime law of 8-bit
-// probabilities).
+// Row codes: rne(255 e) with e = p / max p, decoded by the sum of the row's codes (runtime law of
+// 8-bit probabilities).
 at::Tensor row_codes(const at::Tensor& p) {
   const at::Tensor codes = (p / p.amax(-1, true).clamp_min(1e-30) * 255.0).round();
   return codes / codes.sum(-1, true).clamp_min(1.0);
@@ -145,7 +146,8 @@ at::Tensor fake_quantize(const at::Tensor& input, const QParams& params, bool he
   REPQUANT_CHECK(x.scalar_type() == at::kFloat && !params.scale.empty());
   const auto* uniform = std::get_if<Uniform>(&params.spec.format);
   if (heads_axis && uniform != nullptr && params.spec.bits == 8) return row_codes(x);
-  if (!params.lower.empty() && !(uniform != nullptr && uniform->compat)) return per_channel(x, params);
+  if (!params.lower.empty() && !(uniform != nullptr && uniform->compat))
+    return per_channel(x, params);
   at::Tensor out = at::empty_like(x);
   const float* in = x.data_ptr<float>();
   float* to = out.data_ptr<float>();
@@ -168,7 +170,8 @@ at::Tensor fake_quantize_learned(const at::Tensor& x, const at::Tensor& log_scal
   return LearnedUniform::apply(x, log_scale, &params);
 }
 
-at::Tensor fake_log_learned(const at::Tensor& x, const at::Tensor& log_scale, const QParams& params) {
+at::Tensor fake_log_learned(const at::Tensor& x, const at::Tensor& log_scale,
+                            const QParams& params) {
   return LearnedLog::apply(x, log_scale, &params);
 }
 

@@ -31,7 +31,8 @@ TEST(FakeQuantize, EqualsTheScalarLawBitForBit) {
   for (const QParams& params : all) {
     const at::Tensor got = fake_quantize(x, params);
     for (int64_t i = 0; i < x.numel(); ++i) {
-      ASSERT_EQ(got.data_ptr<float>()[i], repquant::fake_quantize(x.data_ptr<float>()[i], params, 0))
+      ASSERT_EQ(got.data_ptr<float>()[i],
+                repquant::fake_quantize(x.data_ptr<float>()[i], params, 0))
           << to_string(params.spec) << " at " << x.data_ptr<float>()[i];
     }
   }
@@ -56,9 +57,11 @@ TEST(FakeQuantize, CompatHasOneLevelMore) {
   const at::Tensor got = fake_quantize(at::logspace(-4, 0, 100'000, 10), params);
   const std::set<float> distinct(got.data_ptr<float>(), got.data_ptr<float>() + got.numel());
   EXPECT_EQ(distinct.size(), 17u);
-  QParams real_zero{{4, Uniform{false, true, true, true}, PerTensor{}, Range{}}, {0.5f}, {}, {-0.5f * 7.4f}};
+  QParams real_zero{
+      {4, Uniform{false, true, true, true}, PerTensor{}, Range{}}, {0.5f}, {}, {-0.5f * 7.4f}};
   const at::Tensor uniform_got = fake_quantize(at::linspace(-10, 10, 10'001), real_zero);
-  const std::set<float> uniform_distinct(uniform_got.data_ptr<float>(), uniform_got.data_ptr<float>() + uniform_got.numel());
+  const std::set<float> uniform_distinct(uniform_got.data_ptr<float>(),
+                                         uniform_got.data_ptr<float>() + uniform_got.numel());
   EXPECT_EQ(uniform_distinct.size(), 17u);
 }
 
@@ -78,7 +81,7 @@ TEST(FakeQuantize, RowCodesSumToOne) {
   const at::Tensor p = at::softmax(at::randn({2, 3, 5, 40}) * 4, -1);
   const QParams params{{8, Uniform{}, PerTensor{}, Range{}}, {1.0f / 255}, {0}, {}};
   const at::Tensor sums = fake_quantize(p, params, true).sum(-1);
-  EXPECT_LE((sums - 1).abs().max().item<float>(), 40 * 6e-8f);   // one rounding a key
+  EXPECT_LE((sums - 1).abs().max().item<float>(), 40 * 6e-8f);  // one rounding a key
 }
 
 TEST(FakeQuantizeLearned, GradientsMatchTheTable) {

@@ -20,7 +20,7 @@ inline float rne(float v) {
 }
 
 inline float clamp(float v, float low, float high) {
-  v = v > low ? v : low;      // NaN -> low
+  v = v > low ? v : low;  // NaN -> low
   return v < high ? v : high;
 }
 
@@ -48,8 +48,8 @@ void fake_channels(const float* __restrict x, float* __restrict out, int64_t row
 }
 
 REPQUANT_CLONES
-void fake_real_zero(const float* __restrict x, float* __restrict out, int64_t n, float s, float zero,
-                    float top) {
+void fake_real_zero(const float* __restrict x, float* __restrict out, int64_t n, float s,
+                    float zero, float top) {
   for (int64_t i = 0; i < n; ++i) {
     const float code = clamp(rne(clamp(x[i] / s, -1e6f, 1e6f)) + zero, 0.0f, top);
     out[i] = s * (code - zero);
@@ -73,7 +73,8 @@ void fake_log(const float* __restrict x, float* __restrict out, int64_t n, float
 }
 
 REPQUANT_CLONES
-double error_uniform(const float* __restrict x, int64_t n, float inv, float s, float low, float high) {
+double error_uniform(const float* __restrict x, int64_t n, float inv, float s, float low,
+                     float high) {
   double total = 0.0;
   for (int64_t base = 0; base < n; base += kPiece) {
     const int64_t m = std::min(kPiece, n - base);
@@ -116,13 +117,15 @@ void error_channels(const float* __restrict x, int64_t rows, int64_t channels,
   for (int64_t r = 0; r < rows; ++r) {
     const float* row = x + r * channels;
     for (int64_t c = 0; c < channels; ++c) {
-      const float d = row[c] - (lower[c] + s[c] * rne(clamp((row[c] - lower[c]) * inv[c], 0.0f, top)));
+      const float d =
+          row[c] - (lower[c] + s[c] * rne(clamp((row[c] - lower[c]) * inv[c], 0.0f, top)));
       errors[c] += static_cast<double>(d) * static_cast<double>(d);
     }
   }
 }
 
-void add_histogram(const float* x, int64_t n, float low, float inv_width, int bins, uint64_t* counts) {
+void add_histogram(const float* x, int64_t n, float low, float inv_width, int bins,
+                   uint64_t* counts) {
   const float last = static_cast<float>(bins - 1);
   for (int64_t i = 0; i < n; ++i) {
     ++counts[static_cast<int>(clamp((x[i] - low) * inv_width, 0.0f, last))];

@@ -7,12 +7,14 @@ namespace repquant::quantize {
 
 // x^ = s * rne(clamp(x * inv, low, high)), low = lo - z, high = hi - z (per tensor).
 void fake_uniform(const float* x, float* out, int64_t n, float inv, float s, float low, float high);
-// Per channel c = i mod channels, real lower bound: x^ = lower + s * rne(clamp((x - lower)*inv, 0, top)).
+// Per channel c = i mod channels, real lower bound: x^ = lower + s * rne(clamp((x - lower)*inv, 0,
+// top)).
 void fake_channels(const float* x, float* out, int64_t rows, int64_t channels, const float* inv,
                    const float* s, const float* lower, float top);
 // Published form: x^ = s * (clamp(rne(x / s) + zero, 0, top) - zero), zero real.
 void fake_real_zero(const float* x, float* out, int64_t n, float s, float zero, float top);
-// Log code: code = #{i : x + shift < thr[i]}, out = levels[code] - shift; levels has count + 1 entries.
+// Log code: code = #{i : x + shift < thr[i]}, out = levels[code] - shift; levels has count + 1
+// entries.
 void fake_log(const float* x, float* out, int64_t n, float shift, const float* thr, int count,
               const float* levels);
 
@@ -21,10 +23,11 @@ double error_uniform(const float* x, int64_t n, float inv, float s, float low, f
 double error_log(const float* x, int64_t n, float shift, const float* thr, int count,
                  const float* levels);
 // Adds the per-channel squared errors to errors[channels].
-void error_channels(const float* x, int64_t rows, int64_t channels, const float* inv, const float* s,
-                    const float* lower, float top, double* errors);
+void error_channels(const float* x, int64_t rows, int64_t channels, const float* inv,
+                    const float* s, const float* lower, float top, double* errors);
 // counts[min(bins-1, (x - low) * inv_width)] += 1; values outside clamp to the end bins.
-void add_histogram(const float* x, int64_t n, float low, float inv_width, int bins, uint64_t* counts);
+void add_histogram(const float* x, int64_t n, float low, float inv_width, int bins,
+                   uint64_t* counts);
 double sum_squares_difference(const float* a, const float* b, int64_t n);
 
 }  // namespace repquant::quantize

@@ -36,7 +36,8 @@ QParams uniform_params(const QuantSpec& spec, double low, double high) {
   const Uniform& format = std::get<Uniform>(spec.format);
   QParams params{spec, {}, {}, {}};
   if (format.symmetric) {
-    params.scale = {symmetric_scale(std::max(std::abs(low), std::abs(high)), spec.bits, format.narrow)};
+    params.scale = {
+        symmetric_scale(std::max(std::abs(low), std::abs(high)), spec.bits, format.narrow)};
     params.zero_point = {0};
   } else {
     const UniformParams found = uniform_from_range(low, high, spec.bits, format.include_zero);
@@ -58,7 +59,7 @@ double span_error(std::span<const float> x, const QParams& params) {
   const LogGrid grid = log_grid(params, 0);
   std::vector<float> levels = grid.levels;
   const auto shift = static_cast<float>(log.shift);
-  for (float& level : levels) level -= 0;   // fake_log subtracts the shift itself
+  for (float& level : levels) level -= 0;  // fake_log subtracts the shift itself
   return error_log(x.data(), n, shift, grid.thresholds.data(),
                    static_cast<int>(grid.thresholds.size()), levels.data());
 }
@@ -67,7 +68,8 @@ size_t least(const std::vector<double>& errors) {
   return static_cast<size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin());
 }
 
-QParams best_of(observe::BlockWalk& walk, const Site& site, const std::vector<QParams>& candidates) {
+QParams best_of(observe::BlockWalk& walk, const Site& site,
+                const std::vector<QParams>& candidates) {
   const std::vector<double> errors =
       chunk_sums(walk, site, candidates.size(), [&](std::span<const float> x, double* out) {
         for (size_t i = 0; i < candidates.size(); ++i) out[i] = span_error(x, candidates[i]);
@@ -97,8 +99,9 @@ std::vector<float> sorted_quantiles(std::span<const float> sorted, std::span<con
     const auto low = static_cast<size_t>(std::floor(position));
     const size_t high = std::min(low + 1, sorted.size() - 1);
     const double fraction = position - static_cast<double>(low);
-    result.push_back(static_cast<float>(
-        sorted[low] + fraction * (static_cast<double>(sorted[high]) - static_cast<double>(sorted[low]))));
+    result.push_back(
+        static_cast<float>(sorted[low] + fraction * (static_cast<double>(sorted[high]) -
+                                                     static_cast<double>(sorted[low]))));
   }
   return result;
 }
@@ -126,13 +129,14 @@ const std::vector<double>& percentiles() {
 }
 
 const std::vector<double>& wide_percentiles() {
-  static const std::vector<double> set{0.97,   0.98,    0.99,   0.995, 0.999, 0.9995,
+  static const std::vector<double> set{0.97,   0.98,   0.99,    0.995,   0.999, 0.9995,
                                        0.9997, 0.9999, 0.99995, 0.99999, 1.0};
   return set;
 }
 
 observe::DataPass site_pass(observe::BlockWalk& walk, const Site& site) {
-  return {walk.chunks(), [&walk, site](const std::function<void(int64_t, std::span<const float>)>& fn) {
+  return {walk.chunks(),
+          [&walk, site](const std::function<void(int64_t, std::span<const float>)>& fn) {
             walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
               const at::Tensor x = tensor.contiguous();
               fn(chunk, span_of(x));
@@ -149,7 +153,8 @@ std::pair<double, double> site_min_max(observe::BlockWalk& walk, const Site& sit
   std::pair<double, double> result{parts.at(0).first, parts.at(0).second};
   for (const auto& [low, high] : parts) {
     if (!std::isfinite(low) || !std::isfinite(high)) {
-      throw Error(ErrorCode::kCorruptFile, "observe: NaN or infinity in the calibration activations");
+      throw Error(ErrorCode::kCorruptFile,
+                  "observe: NaN or infinity in the calibration activations");
     }
     result.first = std::min<double>(result.first, low);
     result.second = std::max<double>(result.second, high);
@@ -164,7 +169,8 @@ QParams min_max_range(observe::BlockWalk& walk, const Site& site, const QuantSpe
 
 QParams percentile_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
                          std::span<const double> candidates) {
-  const std::vector<float> bounds = observe::exact_quantiles(site_pass(walk, site), 1, mirrored(candidates));
+  const std::vector<float> bounds =
+      observe::exact_quantiles(site_pass(walk, site), 1, mirrored(candidates));
   std::vector<QParams> options;
   for (size_t i = 0; i < candidates.size(); ++i) {
     options.push_back(uniform_params(spec, bounds[candidates.size() + i], bounds[i]));
@@ -244,19 +250,21 @@ QParams channel_params(const ChannelBounds& bounds, int bits) {
   return params;
 }
 
-std::vector<double> channel_errors(observe::BlockWalk& walk, const Site& site, const QParams& params) {
+std::vector<double> channel_errors(observe::BlockWalk& walk, const Site& site,
+                                   const QParams& params) {
   const size_t channels = params.scale.size();
   std::vector<float> inv(channels);
   for (size_t c = 0; c < channels; ++c) inv[c] = inverse_scale(params.scale[c]);
   const auto top = static_cast<float>((1 << params.spec.bits) - 1);
   return chunk_sums(walk, site, channels, [&](std::span<const float> x, double* errors) {
-    error_channels(x.data(), static_cast<int64_t>(x.size() / channels), static_cast<int64_t>(channels),
-                   inv.data(), params.scale.data(), params.lower.data(), top, errors);
+    error_channels(x.data(), static_cast<int64_t>(x.size() / channels),
+                   static_cast<int64_t>(channels), inv.data(), params.scale.data(),
+                   params.lower.data(), top, errors);
   });
 }
 
-ChannelBounds channel_percentiles(observe::BlockWalk& walk, const Site& site, int64_t channels, int bits,
-                                  std::span<const double> candidates) {
+ChannelBounds channel_percentiles(observe::BlockWalk& walk, const Site& site, int64_t channels,
+                                  int bits, std::span<const double> candidates) {
   const std::vector<double> p = mirrored(candidates);
   const std::vector<float> found = observe::exact_quantiles(site_pass(walk, site), channels, p);
   const auto width = static_cast<size_t>(channels);

@@ -1,6 +1,6 @@
 #pragma once
-// Finds ranges from data (quantizers.md, "Range searches"). Ties go to the smaller index, errors are
-// reduced in double by chunk in order, so results do not depend on the number of threads.
+// Finds ranges from data (quantizers.md, "Range searches"). Ties go to the smaller index, errors
+// are reduced in double by chunk in order, so results do not depend on the number of threads.
 #include <span>
 #include <vector>
 
@@ -33,11 +33,12 @@ struct ChannelBounds {
 };
 ChannelBounds channel_min_max(observe::BlockWalk& walk, const Site& site, int64_t channels);
 // Per channel the percentile with the least squared error.
-ChannelBounds channel_percentiles(observe::BlockWalk& walk, const Site& site, int64_t channels, int bits,
-                                  std::span<const double> candidates);
+ChannelBounds channel_percentiles(observe::BlockWalk& walk, const Site& site, int64_t channels,
+                                  int bits, std::span<const double> candidates);
 QParams channel_params(const ChannelBounds& bounds, int bits);
 // Squared error per channel of the quantizer given by bounds.
-std::vector<double> channel_errors(observe::BlockWalk& walk, const Site& site, const QParams& params);
+std::vector<double> channel_errors(observe::BlockWalk& walk, const Site& site,
+                                   const QParams& params);
 
 // Weight rows [N, K]: one scale a row.
 QParams weight_min_max(const at::Tensor& weight, const QuantSpec& spec);

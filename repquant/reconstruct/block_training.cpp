@@ -10,8 +10,8 @@ namespace repquant::reconstruct {
 namespace {
 
 struct WeightVariable {
-  at::Tensor units;        // W / s, trained
-  at::Tensor log_scale;    // [N, 1...]
+  at::Tensor units;      // W / s, trained
+  at::Tensor log_scale;  // [N, 1...]
   QParams params;
   Shape shape;
 };
@@ -54,7 +54,8 @@ class Trainer {
       const at::AutoGradMode grad(true);
       const auto s = static_cast<size_t>(i);
       const at::Tensor loss = (forward(xs[s]) - ts[s]).square().sum();
-      grads[s] = torch::autograd::grad({loss}, variables, {}, std::nullopt, false, /*allow_unused=*/true);
+      grads[s] =
+          torch::autograd::grad({loss}, variables, {}, std::nullopt, false, /*allow_unused=*/true);
     });
     const double cosine = 0.5 * (1 + std::cos(M_PI * index / total));
     for (size_t v = 0; v < rates_.size(); ++v) {
@@ -101,7 +102,8 @@ class Trainer {
         assignment.params.scale[i] = scale.data_ptr<float>()[i];
       }
     }
-    for (auto& [site, value] : others_) ws_.set_constant(site.node, site.input, value.detach().clone());
+    for (auto& [site, value] : others_)
+      ws_.set_constant(site.node, site.input, value.detach().clone());
   }
 
  private:
@@ -111,7 +113,9 @@ class Trainer {
     second_.push_back(at::zeros_like(variable));
   }
 
-  static at::Tensor variable(const at::Tensor& value) { return value.detach().clone().requires_grad_(true); }
+  static at::Tensor variable(const at::Tensor& value) {
+    return value.detach().clone().requires_grad_(true);
+  }
 
   void add_node(NodeId id, const std::map<NodeId, at::Tensor>& latent) {
     const Node& node = ws_.graph.node(id);
@@ -119,7 +123,8 @@ class Trainer {
     if (norm && ws_.has_constant(id, 1) && ws_.has_constant(id, 2)) {
       for (const int input : {1, 2}) add_other(Site{id, input}, options_.lr_norm);
     }
-    if (node.op == OpKind::kLinear && ws_.has_constant(id, 2)) add_other(Site{id, 2}, options_.lr_bias);
+    if (node.op == OpKind::kLinear && ws_.has_constant(id, 2))
+      add_other(Site{id, 2}, options_.lr_bias);
     if (options_.weights) add_weight(id, latent);
     for (const int input : {0, 1, 2, kProbabilities}) add_scale(Site{id, input});
   }
@@ -149,13 +154,16 @@ class Trainer {
   void add_scale(const Site& site) {
     const Assignment* assignment = ws_.plan.find(site);
     if (assignment == nullptr || assignment->role != Role::kActivation) return;
-    if (site.input == kProbabilities && !std::holds_alternative<Log>(assignment->params.spec.format)) return;
+    if (site.input == kProbabilities &&
+        !std::holds_alternative<Log>(assignment->params.spec.format))
+      return;
     scales_[site] = variable(at::tensor(assignment->params.scale).log());
     add(scales_[site], options_.lr_scale);
   }
 
   static std::pair<at::Tensor, at::Tensor> limits(const WeightVariable& weight) {
-    const CodeRange range = code_range(weight.params.spec.bits, std::get<Uniform>(weight.params.spec.format));
+    const CodeRange range =
+        code_range(weight.params.spec.bits, std::get<Uniform>(weight.params.spec.format));
     std::vector<float> low, high;
     for (size_t r = 0; r < weight.params.scale.size(); ++r) {
       const int32_t z = weight.params.zero_point.empty() ? 0 : weight.params.zero_point[r];
@@ -187,8 +195,9 @@ class Trainer {
     const Assignment* assignment = ws_.plan.find(site);
     if (assignment == nullptr || assignment->role == Role::kWeight) return tensor;
     const bool heads_axis = site.input == kProbabilities;
-    if (scale == scales_.end()) {   // row codes: straight through
-      return tensor + (quantize::fake_quantize(tensor, assignment->params, heads_axis) - tensor).detach();
+    if (scale == scales_.end()) {  // row codes: straight through
+      return tensor +
+             (quantize::fake_quantize(tensor, assignment->params, heads_axis) - tensor).detach();
     }
     if (std::holds_alternative<Log>(assignment->params.spec.format)) {
       return quantize::fake_log_learned(tensor, scale->second, assignment->params);
@@ -224,12 +233,14 @@ uint64_t next_random(uint64_t& state) {
 
 }  // namespace
 
-TrainingResult train_block(Workspace& ws, const observe::Block& block, const observe::Chunks& inputs,
-                           const observe::Chunks& targets, const std::map<NodeId, at::Tensor>& latent,
+TrainingResult train_block(Workspace& ws, const observe::Block& block,
+                           const observe::Chunks& inputs, const observe::Chunks& targets,
+                           const std::map<NodeId, at::Tensor>& latent,
                            const TrainingOptions& options, uint64_t seed) {
   const at::Tensor x = at::cat(inputs), y = at::cat(targets);
   const int64_t count = x.size(0);
-  const int64_t held = std::max<int64_t>(1, static_cast<int64_t>(options.held_out * static_cast<double>(count)));
+  const int64_t held =
+      std::max<int64_t>(1, static_cast<int64_t>(options.held_out * static_cast<double>(count)));
   const int64_t train = count - held;
   TrainingResult result;
   Trainer trainer(ws, block, latent, options);

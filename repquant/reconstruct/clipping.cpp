@@ -15,7 +15,8 @@ using quantize::ChannelBounds;
 at::Tensor row(const std::vector<float>& values) { return at::tensor(values); }
 
 // Dequantized folded weights, mapped back to the unfolded coordinates: Q(W diag(r)) diag(1/r).
-at::Tensor rounded_weight(const at::Tensor& weight, const at::Tensor& scale, const QuantSpec& spec) {
+at::Tensor rounded_weight(const at::Tensor& weight, const at::Tensor& scale,
+                          const QuantSpec& spec) {
   const at::Tensor r = scale / scale.mean();
   const at::Tensor folded = (weight * r).contiguous();
   const QParams params = quantize::weight_min_max(folded, spec);
@@ -24,8 +25,8 @@ at::Tensor rounded_weight(const at::Tensor& weight, const at::Tensor& scale, con
 
 // y^ with straight-through gradients to the bounds.
 struct FakeChannels : torch::autograd::Function<FakeChannels> {
-  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& y, const at::Tensor& lo,
-                            const at::Tensor& hi, double steps) {
+  static at::Tensor forward(torch::autograd::AutogradContext* ctx, const at::Tensor& y,
+                            const at::Tensor& lo, const at::Tensor& hi, double steps) {
     const at::Tensor s = ((hi - lo) / steps).clamp_min(1e-8);
     const at::Tensor v = (y - lo) / s;
     const at::Tensor q = v.clamp(0, steps).round();
@@ -39,7 +40,7 @@ struct FakeChannels : torch::autograd::Function<FakeChannels> {
     const double steps = ctx->saved_data["steps"].toDouble();
     const at::Tensor& v = saved[0];
     const at::Tensor& q = saved[1];
-    const at::Tensor below = v < 0, above = v > steps;
+    const at::Tensor below = v<0, above = v> steps;
     const at::Tensor inside = at::logical_not(below.logical_or(above));
     const at::Tensor share = (v - q) / steps * inside;
     const at::Tensor dlo = (grads[0] * (share + below)).sum(0);
@@ -52,7 +53,9 @@ double output_energy(const ClippingData& data, const at::Tensor& y, size_t j) {
   return std::max(at::matmul(y, data.weights[j].t()).square().mean().item<double>(), 1e-30);
 }
 
-QParams bounds_params(const ChannelBounds& bounds, int bits) { return quantize::channel_params(bounds, bits); }
+QParams bounds_params(const ChannelBounds& bounds, int bits) {
+  return quantize::channel_params(bounds, bits);
+}
 
 // Grid step 1: per channel the pair of factors with the least squared error.
 ChannelBounds best_factors(const ClippingData& data, const ChannelBounds& start, ClipMode mode) {
@@ -116,7 +119,8 @@ ChannelBounds capped(const ChannelBounds& bounds, double deviations) {
 
 }  // namespace
 
-double consumer_error(const ClippingData& data, const ChannelBounds& bounds, int64_t begin, int64_t end) {
+double consumer_error(const ClippingData& data, const ChannelBounds& bounds, int64_t begin,
+                      int64_t end) {
   const at::NoGradGuard no_grad;
   const at::Tensor y = data.y.slice(0, begin, end);
   const QParams params = bounds_params(bounds, data.activation_bits);
@@ -152,7 +156,8 @@ ChannelBounds clip_grid(const ClippingData& data, const ChannelBounds& start, Cl
   return best;
 }
 
-ChannelBounds clip_learned(const ClippingData& data, const ChannelBounds& start, const LearnOptions& options) {
+ChannelBounds clip_learned(const ClippingData& data, const ChannelBounds& start,
+                           const LearnOptions& options) {
   const int64_t total = data.y.size(0), train = total - data.held_out;
   const at::Tensor low = row(start.low), high = row(start.high);
   const at::Tensor middle = (low + high) / 2, half = ((high - low) / 2).clamp_min(1e-8);
@@ -174,19 +179,22 @@ ChannelBounds clip_learned(const ClippingData& data, const ChannelBounds& start,
     const at::Tensor scale = ((hi - lo) / steps).clamp_min(1e-8);
     if (step % 50 == 0) {
       for (size_t j = 0; j < rounded.size(); ++j) {
-        rounded[j] = options.detach_weight ? data.weights[j]
-                                           : rounded_weight(data.weights[j], scale.detach(), data.weight_spec);
+        rounded[j] = options.detach_weight
+                         ? data.weights[j]
+                         : rounded_weight(data.weights[j], scale.detach(), data.weight_spec);
       }
     }
     const int64_t batch = std::min(options.batch, train);
-    const int64_t begin = train > batch ? (static_cast<int64_t>(step) * 7919 * batch / 8) % (train - batch) : 0;
+    const int64_t begin =
+        train > batch ? (static_cast<int64_t>(step) * 7919 * batch / 8) % (train - batch) : 0;
     const at::Tensor y = data.y.slice(0, begin, begin + batch);
     const at::Tensor got = FakeChannels::apply(y, lo, hi, steps);
     at::Tensor loss = at::zeros({});
     for (size_t j = 0; j < rounded.size(); ++j) {
       const at::Tensor want = at::matmul(y, data.weights[j].t());
       const at::Tensor out = at::matmul(got - lo, rounded[j].t()) + at::mv(data.weights[j], lo);
-      loss = loss + (want - out).square().mean() / std::max(want.square().mean().item<double>(), 1e-30);
+      loss = loss +
+             (want - out).square().mean() / std::max(want.square().mean().item<double>(), 1e-30);
     }
     adam.zero_grad();
     loss.backward();

@@ -34,13 +34,15 @@ void correct_biases(Workspace& ws) {
   const SiteHook hook = quantize::plan_hook(ws.plan);
   observe::Chunks inputs;
   for (int64_t begin = 0; begin < ws.calibration.count; begin += 8) {
-    inputs.push_back(ws.calibration.load(begin, std::min<int64_t>(begin + 8, ws.calibration.count)));
+    inputs.push_back(
+        ws.calibration.load(begin, std::min<int64_t>(begin + 8, ws.calibration.count)));
   }
   for (const observe::Block& block : observe::blocks(ws.graph)) {
     observe::BlockWalk walk(ws, ws.weights, block, inputs, hook);
     for (const NodeId id : block.nodes) {
       ws.throw_if_stopped();
-      const bool rounded = ws.graph.node(id).op == OpKind::kLinear && ws.plan.find({id, 1}) != nullptr;
+      const bool rounded =
+          ws.graph.node(id).op == OpKind::kLinear && ws.plan.find({id, 1}) != nullptr;
       if (rounded && ws.has_constant(id, 2)) correct(ws, walk, id);
       walk.step(id);
     }

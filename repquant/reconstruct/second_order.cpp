@@ -49,13 +49,14 @@ at::Tensor inverse_factor(const at::Tensor& gram, double damping) {
 
 }  // namespace
 
-at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const QParams& params, bool act_order,
-                double damping, ThreadPool& pool) {
+at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const QParams& params,
+                bool act_order, double damping, ThreadPool& pool) {
   const at::Tensor w = weight.reshape({weight.size(0), -1});
   const int64_t rows = w.size(0), k = w.size(1);
   REPQUANT_CHECK(gram.size(0) == k && static_cast<int64_t>(params.scale.size()) == rows);
-  const at::Tensor order = act_order ? at::argsort(gram.diagonal(), /*stable=*/true, 0, /*descending=*/true)
-                                     : at::arange(k);
+  const at::Tensor order =
+      act_order ? at::argsort(gram.diagonal(), /*stable=*/true, 0, /*descending=*/true)
+                : at::arange(k);
   const at::Tensor ordered = gram.index_select(0, order).index_select(1, order);
   at::Tensor upper;
   for (double d = damping; !upper.defined() && d < 1e6; d *= 10) upper = inverse_factor(ordered, d);
@@ -81,12 +82,13 @@ Ridge ridge(const at::Tensor& gram, const at::Tensor& cross, double rho) {
   at::Tensor h = gram.clone();
   const double mean = h.diagonal().slice(0, 0, k).mean().item<double>();
   h.diagonal().slice(0, 0, k).add_(rho * std::max(mean, 1e-30));
-  const at::Tensor solution = at::linalg_solve(h, cross);   // [K+1, N]
+  const at::Tensor solution = at::linalg_solve(h, cross);  // [K+1, N]
   return {solution.slice(0, 0, k).t().contiguous().to(at::kFloat),
           solution.select(0, k).contiguous().to(at::kFloat)};
 }
 
-at::Tensor bias_correction(const at::Tensor& weight, const at::Tensor& quantized, const at::Tensor& mean) {
+at::Tensor bias_correction(const at::Tensor& weight, const at::Tensor& quantized,
+                           const at::Tensor& mean) {
   const at::Tensor difference = (weight - quantized).reshape({weight.size(0), -1}).to(at::kDouble);
   return at::mv(difference, mean.to(at::kDouble)).to(at::kFloat);
 }

@@ -23,7 +23,7 @@ TEST(Gptq, BeatsRoundToNearestOnCorrelatedInputs) {
   torch::manual_seed(4);
   ThreadPool pool(2);
   const at::Tensor mix = at::randn({48, 48}, at::kDouble) + 4 * at::ones({48, 1}, at::kDouble);
-  const at::Tensor x = at::mm(at::randn({4000, 48}, at::kDouble), mix);   // condition number > 100
+  const at::Tensor x = at::mm(at::randn({4000, 48}, at::kDouble), mix);  // condition number > 100
   const at::Tensor gram = at::mm(x.t(), x);
   const at::Tensor w = at::randn({200, 48});
   const QParams params = quantize::weight_min_max(w, kFourBits);
@@ -31,9 +31,9 @@ TEST(Gptq, BeatsRoundToNearestOnCorrelatedInputs) {
     const at::Tensor d = (w - rounded).to(at::kDouble);
     return (at::mm(d, gram) * d).sum(1);
   };
-  const at::Tensor better = errors(gptq(w, gram, params, true, 0.01, pool)) <
-                            errors(quantize::quantize_rows(w, params));
-  EXPECT_GE(better.sum().item<int64_t>(), 190);   // 95 % of rows
+  const at::Tensor better =
+      errors(gptq(w, gram, params, true, 0.01, pool)) < errors(quantize::quantize_rows(w, params));
+  EXPECT_GE(better.sum().item<int64_t>(), 190);  // 95 % of rows
 }
 
 TEST(Gptq, StaysOnItsGridWithDeadInputsAndAnyThreads) {
@@ -50,11 +50,13 @@ TEST(Gptq, StaysOnItsGridWithDeadInputsAndAnyThreads) {
 
 TEST(Ridge, ResidualIsOrthogonalAtZeroAndVanishesAtInfinity) {
   torch::manual_seed(6);
-  const at::Tensor x = at::cat({at::randn({300, 10}, at::kDouble), at::ones({300, 1}, at::kDouble)}, 1);
+  const at::Tensor x =
+      at::cat({at::randn({300, 10}, at::kDouble), at::ones({300, 1}, at::kDouble)}, 1);
   const at::Tensor y = at::randn({300, 4}, at::kDouble);
   const at::Tensor gram = at::mm(x.t(), x), cross = at::mm(x.t(), y);
   const Ridge exact = ridge(gram, cross, 0.0);
-  const at::Tensor fitted = at::mm(x.slice(1, 0, 10), exact.weight.t().to(at::kDouble)) + exact.bias.to(at::kDouble);
+  const at::Tensor fitted =
+      at::mm(x.slice(1, 0, 10), exact.weight.t().to(at::kDouble)) + exact.bias.to(at::kDouble);
   const at::Tensor left = at::mm(x.t(), y - fitted);
   // The solution is rounded to f32 once: 2^-24 relative of sums of 300 unit products.
   EXPECT_LE(left.norm().item<double>(), 1e-6 * x.norm().item<double>() * y.norm().item<double>());
@@ -67,7 +69,7 @@ TEST(BiasCorrection, MakesTheMeanErrorZero) {
   const at::Tensor rounded = quantize::quantize_rows(w, quantize::weight_min_max(w, kFourBits));
   const at::Tensor fix = bias_correction(w, rounded, x.mean(0, false, at::kDouble));
   const at::Tensor error = (at::mm(x, w.t()) - at::mm(x, rounded.t()) - fix).mean(0);
-  EXPECT_LE(error.abs().max().item<float>(), 1e-5f);   // f32 rounding of 20 products, averaged
+  EXPECT_LE(error.abs().max().item<float>(), 1e-5f);  // f32 rounding of 20 products, averaged
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace repquant::reconstruct {
 namespace {
 
-constexpr int64_t kChunk = 8;   // samples a chunk, whatever the number of threads
+constexpr int64_t kChunk = 8;  // samples a chunk, whatever the number of threads
 
 observe::Chunks load_inputs(Workspace& ws) {
   const int64_t chunks = (ws.calibration.count + kChunk - 1) / kChunk;
@@ -41,8 +41,9 @@ void train(Workspace& ws, const SequentialOptions& options, const observe::Block
 
 void calibrate(Workspace& ws, const SequentialOptions& options) {
   if (ws.calibration.count < 1) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{}: calibration data: expected at least one sample, got none", ws.pass));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("{}: calibration data: expected at least one sample, got none", ws.pass));
   }
   const std::vector<observe::Block> blocks = observe::blocks(ws.graph);
   const SiteHook hook = quantize::plan_hook(ws.plan);

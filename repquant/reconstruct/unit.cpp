@@ -15,14 +15,15 @@
 namespace repquant::reconstruct {
 namespace {
 
-constexpr double kGeluMinimum = 0.16997124;   // -min GELU
-constexpr double kSiluMinimum = 0.27846455;   // -min SiLU
+constexpr double kGeluMinimum = 0.16997124;  // -min GELU
+constexpr double kSiluMinimum = 0.27846455;  // -min SiLU
 constexpr int64_t kClipTokens = 4096;
 
 bool same_targets(const Workspace& ws, const reparameterize::NormConsumers& site, int* bits) {
   for (const NodeId linear : site.linears) {
     const SiteTarget* target = ws.target({linear, 0});
-    if (target == nullptr || target->format == "log" || (linear != site.linears[0] && target->bits != *bits)) {
+    if (target == nullptr || target->format == "log" ||
+        (linear != site.linears[0] && target->bits != *bits)) {
       return false;
     }
     *bits = target->bits;
@@ -36,11 +37,12 @@ int published_zero(const QParams& channels) {
     sum += -static_cast<double>(channels.lower[c]) / channels.scale[c];
   }
   const double top = std::exp2(channels.spec.bits) - 1;
-  return static_cast<int>(std::clamp(std::nearbyint(sum / static_cast<double>(channels.scale.size())), 0.0, top));
+  return static_cast<int>(
+      std::clamp(std::nearbyint(sum / static_cast<double>(channels.scale.size())), 0.0, top));
 }
 
-// The published per-channel grid: z = rne(-low/s). Constant channels get a range that includes zero,
-// where the published code stops.
+// The published per-channel grid: z = rne(-low/s). Constant channels get a range that includes
+// zero, where the published code stops.
 QParams published_channels(quantize::ChannelBounds bounds, int bits) {
   for (size_t c = 0; c < bounds.low.size(); ++c) {
     if (bounds.high[c] - bounds.low[c] > 1e-6f) continue;
@@ -59,7 +61,8 @@ QParams published_channels(quantize::ChannelBounds bounds, int bits) {
 QParams weight_range(const at::Tensor& weight, const SiteTarget& target, const std::string& rule,
                      ThreadPool& pool) {
   const bool symmetric = target.format == "symmetric";
-  const QuantSpec spec{target.bits, Uniform{symmetric, true, !target.compat, false}, PerChannel{0}, Range{}};
+  const QuantSpec spec{target.bits, Uniform{symmetric, true, !target.compat, false}, PerChannel{0},
+                       Range{}};
   if (rule == "minmax") return quantize::weight_min_max(weight, spec);
   if (rule == "mse") return quantize::weight_mse(weight, spec, pool);
   return quantize::weight_percentile(weight, spec, quantize::percentiles());
@@ -67,18 +70,32 @@ QParams weight_range(const at::Tensor& weight, const SiteTarget& target, const s
 
 Unit::Unit(Workspace& ws, const SequentialOptions& options, const observe::Block& block,
            const observe::Chunks& inputs)
-    : ws_(ws), options_(options), block_(block),
+    : ws_(ws),
+      options_(options),
+      block_(block),
       walk_(ws, ws.weights, block, inputs, quantize::plan_hook(ws.plan)) {}
 
 observe::Chunks Unit::calibrate(bool last) {
   for (const NodeId id : block_.nodes) {
     ws_.throw_if_stopped();
     switch (ws_.graph.node(id).op) {
-      case OpKind::kLayerNorm: case OpKind::kRmsNorm: norm(id); break;
-      case OpKind::kLinear: case OpKind::kConv: layer(id); break;
-      case OpKind::kMultiHeadAttention: attention(id); break;
-      case OpKind::kGelu: case OpKind::kSilu: activation(id); break;
-      default: break;
+      case OpKind::kLayerNorm:
+      case OpKind::kRmsNorm:
+        norm(id);
+        break;
+      case OpKind::kLinear:
+      case OpKind::kConv:
+        layer(id);
+        break;
+      case OpKind::kMultiHeadAttention:
+        attention(id);
+        break;
+      case OpKind::kGelu:
+      case OpKind::kSilu:
+        activation(id);
+        break;
+      default:
+        break;
     }
     walk_.step(id);
   }
@@ -104,34 +121,41 @@ void Unit::norm(NodeId id) {
   const auto site = reparameterize::norm_consumers(ws_, id, &reason);
   int bits = 8;
   if (!site || !same_targets(ws_, *site, &bits)) {
-    if (!site && ws_.sink != nullptr) ws_.sink->info(fmt::format("{}: not folded: {}", ws_.graph.node(id).name, reason));
+    if (!site && ws_.sink != nullptr)
+      ws_.sink->info(fmt::format("{}: not folded: {}", ws_.graph.node(id).name, reason));
     return;
   }
   const Site output{id, observe::kNodeOutput};
   const int64_t channels = ws_.constant(id, 1).numel();
   using quantize::ChannelBounds;
-  ChannelBounds bounds = options_.clip == "none"
-                             ? quantize::channel_min_max(walk_, output, channels)
-                             : quantize::channel_percentiles(walk_, output, channels, bits, quantize::percentiles());
+  ChannelBounds bounds =
+      options_.clip == "none"
+          ? quantize::channel_min_max(walk_, output, channels)
+          : quantize::channel_percentiles(walk_, output, channels, bits, quantize::percentiles());
   if (options_.clip != "none" && options_.clip != "percentile") {
     ClippingData data{sample_rows(output, kClipTokens), {}, {}, bits, 0};
     data.held_out = data.y.size(0) / 4;
     for (const NodeId linear : site->linears) data.weights.push_back(ws_.constant(linear, 1));
     const SiteTarget* weight = ws_.target({site->linears[0], 1});
-    data.weight_spec = QuantSpec{weight != nullptr ? weight->bits : 8, Uniform{}, PerChannel{0}, Range{}};
-    const double before = consumer_error(data, bounds, data.y.size(0) - data.held_out, data.y.size(0));
+    data.weight_spec =
+        QuantSpec{weight != nullptr ? weight->bits : 8, Uniform{}, PerChannel{0}, Range{}};
+    const double before =
+        consumer_error(data, bounds, data.y.size(0) - data.held_out, data.y.size(0));
     if (options_.clip == "learned") {
       bounds = clip_learned(data, bounds, {options_.clip_steps, 1e-2, 1024, false, ws_.seed});
     } else {
-      const ClipMode mode = options_.clip == "upper" ? ClipMode::kUpper
-                            : options_.clip == "symmetric" ? ClipMode::kSymmetric : ClipMode::kGrid;
+      const ClipMode mode = options_.clip == "upper"       ? ClipMode::kUpper
+                            : options_.clip == "symmetric" ? ClipMode::kSymmetric
+                                                           : ClipMode::kGrid;
       bounds = clip_grid(data, bounds, mode);
     }
-    const double after = consumer_error(data, bounds, data.y.size(0) - data.held_out, data.y.size(0));
+    const double after =
+        consumer_error(data, bounds, data.y.size(0) - data.held_out, data.y.size(0));
     ws_.report.add({"clip", ws_.graph.node(id).name, "consumer_error_before", before});
     ws_.report.add({"clip", ws_.graph.node(id).name, "consumer_error_after", after});
   }
-  if (options_.compat) {   // folded after the whole model, as published; integer zero points until then
+  if (options_
+          .compat) {  // folded after the whole model, as published; integer zero points until then
     const QParams per_channel = published_channels(bounds, bits);
     for (const NodeId linear : site->linears) set({linear, 0}, Role::kActivation, per_channel);
     return;
@@ -160,8 +184,10 @@ QParams Unit::uniform_range(const Site& site, const QuantSpec& spec) {
 }
 
 QParams Unit::input_range(const Site& site, const SiteTarget& target) {
-  const QuantSpec spec{target.bits, Uniform{false, true, !target.compat, false}, PerTensor{}, Range{}};
-  if (ws_.graph.node(site.node).op == OpKind::kConv) return quantize::min_max_range(walk_, site, spec);
+  const QuantSpec spec{target.bits, Uniform{false, true, !target.compat, false}, PerTensor{},
+                       Range{}};
+  if (ws_.graph.node(site.node).op == OpKind::kConv)
+    return quantize::min_max_range(walk_, site, spec);
   const double shift = shift_behind(site.node);
   const bool log = target.format == "log" || (target.format == "auto" && options_.log_gelu);
   if (log && shift > 0) return shifted_log_range(site, target, shift);
@@ -179,7 +205,8 @@ QParams Unit::shifted_log_range(const Site& site, const SiteTarget& target, doub
     return (at::mm(e, gram) * e).sum(at::kDouble).item<double>();
   };
   const std::vector<double> p{0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999, 1.0};
-  const std::vector<float> quantiles = observe::exact_quantiles(quantize::site_pass(walk_, site), 1, p);
+  const std::vector<float> quantiles =
+      observe::exact_quantiles(quantize::site_pass(walk_, site), 1, p);
   QParams best;
   double best_error = INFINITY;
   int best_k = 12;
@@ -229,7 +256,8 @@ at::Tensor Unit::linear_input(NodeId id, const at::Tensor& x) const {
   const std::vector<int64_t> stride = node.attrs.integers("strides", {1, 1});
   const std::vector<int64_t> pads = node.attrs.integers("pads", {0, 0, 0, 0});
   const std::vector<int64_t> dilation = node.attrs.integers("dilations", {1, 1});
-  const at::Tensor columns = at::im2col(x, {w.size(2), w.size(3)}, dilation, {pads[0], pads[1]}, stride);
+  const at::Tensor columns =
+      at::im2col(x, {w.size(2), w.size(3)}, dilation, {pads[0], pads[1]}, stride);
   return columns.transpose(1, 2).reshape({-1, columns.size(1)});
 }
 
@@ -256,7 +284,8 @@ Moments Unit::input_moments(NodeId id) {
 
 void Unit::round_weight(NodeId id) {
   const SiteTarget& target = *ws_.target({id, 1});
-  const bool grouped = ws_.graph.node(id).op == OpKind::kConv && ws_.graph.node(id).attrs.integer("group", 1) != 1;
+  const bool grouped =
+      ws_.graph.node(id).op == OpKind::kConv && ws_.graph.node(id).attrs.integer("group", 1) != 1;
   if (options_.ridge && ws_.graph.node(id).op == OpKind::kLinear) apply_ridge(id);
   const at::Tensor weight = ws_.constant(id, 1);
   const QParams params = weight_range(weight, target, options_.weight_range, *ws_.pool);
@@ -278,13 +307,15 @@ void Unit::round_weight(NodeId id) {
   set({id, 1}, Role::kWeight, params);
 }
 
-// T0: the ridge solution with the regularisation of least held-out error (the last chunk), kept only
-// when it lowers that error.
+// T0: the ridge solution with the regularisation of least held-out error (the last chunk), kept
+// only when it lowers that error.
 void Unit::apply_ridge(NodeId id) {
   const Assignment* input = ws_.plan.find({id, 0});
   if (input == nullptr || walk_.chunks() < 2) return;
   const at::Tensor w = ws_.constant(id, 1);
-  struct Part { at::Tensor gram, cross, x, residual; };
+  struct Part {
+    at::Tensor gram, cross, x, residual;
+  };
   std::vector<Part> parts(static_cast<size_t>(walk_.chunks()));
   walk_.visit({id, 0}, [&](int64_t chunk, const at::Tensor& tensor) {
     const at::Tensor rows = linear_input(id, tensor);
@@ -317,7 +348,8 @@ void Unit::apply_ridge(NodeId id) {
       chosen = std::move(found);
     }
   }
-  ws_.report.add({"ridge", ws_.graph.node(id).name, "held_out_error_ratio", before > 0 ? best / before : 1.0});
+  ws_.report.add(
+      {"ridge", ws_.graph.node(id).name, "held_out_error_ratio", before > 0 ? best / before : 1.0});
   if (!chosen.weight.defined()) return;
   ws_.set_constant(id, 1, w + chosen.weight);
   ws_.set_constant(id, 2, ws_.constant(id, 2) + chosen.bias);

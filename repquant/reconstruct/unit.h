@@ -32,11 +32,11 @@ class Unit {
   void round_weight(NodeId id);
   void apply_ridge(NodeId id);
   Moments input_moments(NodeId id);
-  at::Tensor linear_input(NodeId id, const at::Tensor& x) const;   // rows [tokens, K]
+  at::Tensor linear_input(NodeId id, const at::Tensor& x) const;  // rows [tokens, K]
   at::Tensor sample_rows(const Site& site, int64_t count);
   void centre_values(NodeId id);
   void set(const Site& site, Role role, QParams params);
-  double shift_behind(NodeId id) const;     // > 0: the input is a GELU or SiLU output
+  double shift_behind(NodeId id) const;  // > 0: the input is a GELU or SiLU output
 
   Workspace& ws_;
   const SequentialOptions& options_;
@@ -48,8 +48,8 @@ class Unit {
 // The range rule of weights, one scale a row.
 QParams weight_range(const at::Tensor& weight, const SiteTarget& target, const std::string& rule,
                      ThreadPool& pool);
-// Published order: folds every norm after the whole model was calibrated, with the mean zero point, and
-// searches the consumers' weight ranges again.
+// Published order: folds every norm after the whole model was calibrated, with the mean zero point,
+// and searches the consumers' weight ranges again.
 void fold_published(Workspace& ws, const SequentialOptions& options);
 
 }  // namespace repquant::reconstruct

@@ -12,7 +12,7 @@ namespace repquant::reconstruct {
 namespace {
 
 const std::vector<double>& softmax_quantiles() {
-  static const std::vector<double> set{0.97,  0.98,   0.99,   0.995,  0.999,   0.9995, 0.9997,
+  static const std::vector<double> set{0.97,   0.98,    0.99,    0.995,    0.999,    0.9995, 0.9997,
                                        0.9999, 0.99995, 0.99999, 0.999995, 0.999999, 1.0};
   return set;
 }
@@ -23,8 +23,8 @@ Log log_format(const SiteTarget& target) {
   return {base, 0.0, target.bits <= 4 && base == 2.0 ? 8 : 16, false};
 }
 
-// log-sqrt2 first; where the recipe leaves the format open and the range is searched by output error, at
-// up to 4 bits coarser bases too: few codes of base sqrt2 end above many probabilities.
+// log-sqrt2 first; where the recipe leaves the format open and the range is searched by output
+// error, at up to 4 bits coarser bases too: few codes of base sqrt2 end above many probabilities.
 std::vector<Log> log_formats(const SiteTarget& target, bool search) {
   std::vector<Log> formats{log_format(target)};
   if (!search || target.format != "auto" || target.compat || target.bits > 4) return formats;
@@ -44,11 +44,13 @@ void Unit::attention(NodeId id) {
   for (const int input : {0, 1, 2}) {
     const SiteTarget* target = ws_.target({id, input});
     if (target == nullptr) continue;
-    const QuantSpec spec{target->bits, Uniform{false, true, !target->compat, false}, PerTensor{}, Range{}};
+    const QuantSpec spec{target->bits, Uniform{false, true, !target->compat, false}, PerTensor{},
+                         Range{}};
     set({id, input}, Role::kActivation, uniform_range({id, input}, spec));
   }
   const SiteTarget* target = ws_.target({id, kProbabilities});
-  if (target != nullptr) set({id, kProbabilities}, Role::kActivation, probabilities_range(id, *target));
+  if (target != nullptr)
+    set({id, kProbabilities}, Role::kActivation, probabilities_range(id, *target));
 }
 
 // b_v -= m, b_o += W_o m with m = E[P v]: free, since rows of P sum to 1.
@@ -83,11 +85,13 @@ void Unit::centre_values(NodeId id) {
 QParams Unit::probabilities_range(NodeId id, const SiteTarget& target) {
   const Site site{id, kProbabilities};
   const QuantSpec row_codes{8, Uniform{}, PerTensor{}, Range{}};
-  if (target.bits == 8 && (target.format == "auto" || target.format == "uniform") && !target.compat) {
+  if (target.bits == 8 && (target.format == "auto" || target.format == "uniform") &&
+      !target.compat) {
     return {row_codes, {1.0f / 255.0f}, {0}, {}};
   }
   const QuantSpec uniform{target.bits, Uniform{}, PerTensor{}, Range{}};
-  if (target.format == "uniform") return quantize::percentile_range(walk_, site, uniform, quantize::percentiles());
+  if (target.format == "uniform")
+    return quantize::percentile_range(walk_, site, uniform, quantize::percentiles());
   const QuantSpec log{target.bits, log_format(target), PerTensor{}, Range{}};
   const bool choose = target.format == "auto" && target.bits >= 6 && !target.compat;
   if (options_.softmax_range != "output" && !choose) {
@@ -106,14 +110,17 @@ QParams Unit::probabilities_range(NodeId id, const SiteTarget& target) {
   walk_.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
     if (chunk == 0) p = tensor.contiguous();
   });
-  if (v.size(1) != p.size(1)) return quantize::log_percentile_range(walk_, site, log, quantize::percentiles());
+  if (v.size(1) != p.size(1))
+    return quantize::log_percentile_range(walk_, site, log, quantize::percentiles());
   std::vector<QParams> candidates;
   for (const Log& format : log_formats(target, options_.softmax_range == "output")) {
     const QuantSpec spec{target.bits, format, PerTensor{}, Range{}};
-    for (const float quantile : quantiles) candidates.push_back({spec, {std::max(quantile, 1e-8f)}, {}, {}});
+    for (const float quantile : quantiles)
+      candidates.push_back({spec, {std::max(quantile, 1e-8f)}, {}, {}});
   }
   if (choose) {
-    candidates.push_back(quantize::percentile_range(walk_, site, uniform, quantize::wide_percentiles()));
+    candidates.push_back(
+        quantize::percentile_range(walk_, site, uniform, quantize::wide_percentiles()));
   }
   QParams best;
   double best_error = INFINITY;
@@ -128,8 +135,8 @@ QParams Unit::probabilities_range(NodeId id, const SiteTarget& target) {
   return best;
 }
 
-// A code of 8 bits before GELU turns the activation into a table; the plan keeps it only where a later
-// stage can use it: one uniform per-tensor site.
+// A code of 8 bits before GELU turns the activation into a table; the plan keeps it only where a
+// later stage can use it: one uniform per-tensor site.
 void Unit::activation(NodeId id) {
   if (!options_.gelu_table) return;
   const ValueId in = ws_.graph.node(id).inputs.at(0);
@@ -151,7 +158,7 @@ void fold_published(Workspace& ws, const SequentialOptions& options) {
     const Assignment* found = ws.plan.find({site->linears[0], 0});
     if (found == nullptr || found->params.lower.empty() || found->params.scale.size() < 2) continue;
     QParams channels = found->params;
-    double zero = 0;   // the mean of the rounded zero points, not rounded itself
+    double zero = 0;  // the mean of the rounded zero points, not rounded itself
     for (size_t c = 0; c < channels.scale.size(); ++c) {
       const double z = std::nearbyint(-static_cast<double>(channels.lower[c]) / channels.scale[c]);
       channels.lower[c] = static_cast<float>(-z * channels.scale[c]);

@@ -19,8 +19,8 @@ double mean_scale(const QParams& channels) {
 
 #ifdef REPQUANT_DEBUG_CHECKS
 // What the consumers compute from random normalised rows, in double.
-std::vector<at::Tensor> probe(const Workspace& ws, const NormConsumers& site, const at::Tensor& rows,
-                              std::vector<at::Tensor>* bounds) {
+std::vector<at::Tensor> probe(const Workspace& ws, const NormConsumers& site,
+                              const at::Tensor& rows, std::vector<at::Tensor>* bounds) {
   const auto parameter = [&](NodeId node, int input) {
     return ws.constant(node, input).to(at::kDouble);
   };
@@ -74,9 +74,9 @@ QParams guard_channels(QParams channels) {
   for (size_t c = 0; c < channels.scale.size(); ++c) {
     const double s = channels.scale[c];
     if (s > 1e3 * mean) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("reparameterize: channel {}: scale is {:.3g} times the mean", c,
-                              s / mean));
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("reparameterize: channel {}: scale is {:.3g} times the mean", c, s / mean));
     }
     if (s >= 1e-3 * mean) continue;
     const double middle = channels.lower[c] + s * steps / 2;
@@ -96,8 +96,10 @@ QParams fold_norm(Workspace& ws, const NormConsumers& site, const QParams& chann
   const at::Tensor bias = ws.constant(site.norm, 2).to(at::kDouble);
   const at::IntArrayRef shape = ws.constant(site.norm, 1).sizes();
 #ifdef REPQUANT_DEBUG_CHECKS
-  const at::Tensor rows = at::linspace(-4, 4, 61, at::kDouble).unsqueeze(1).mul(
-      at::linspace(1, 97, gain.numel(), at::kDouble).sin().unsqueeze(0));
+  const at::Tensor rows =
+      at::linspace(-4, 4, 61, at::kDouble)
+          .unsqueeze(1)
+          .mul(at::linspace(1, 97, gain.numel(), at::kDouble).sin().unsqueeze(0));
   const std::vector<at::Tensor> before = probe(ws, site, rows, nullptr);
 #endif
   ws.set_constant(site.norm, 1, (gain.reshape({-1}) / r).reshape(shape).to(at::kFloat));

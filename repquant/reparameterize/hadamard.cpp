@@ -51,7 +51,8 @@ std::optional<at::Tensor> random_rotation(int64_t n, uint64_t seed) {
   if (!h) return std::nullopt;
   uint64_t state = seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(n);
   at::Tensor signs = at::empty({n, 1}, at::kDouble);
-  for (int64_t i = 0; i < n; ++i) signs.data_ptr<double>()[i] = (splitmix(state) & 1) != 0 ? 1.0 : -1.0;
+  for (int64_t i = 0; i < n; ++i)
+    signs.data_ptr<double>()[i] = (splitmix(state) & 1) != 0 ? 1.0 : -1.0;
   return signs * *h;
 }
 

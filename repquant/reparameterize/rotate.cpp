@@ -12,10 +12,10 @@ namespace {
 
 // The residual stream as a set of values, each with the axis that holds the channels.
 struct Stream {
-  std::map<ValueId, int64_t> axis;                       // data values and constants of the stream
-  std::vector<NodeId> linears, convs;                    // writers
-  std::vector<ValueId> constants;                        // writers
-  std::set<NodeId> norms;                                // readers
+  std::map<ValueId, int64_t> axis;     // data values and constants of the stream
+  std::vector<NodeId> linears, convs;  // writers
+  std::vector<ValueId> constants;      // writers
+  std::set<NodeId> norms;              // readers
   int64_t channels = -1;
 };
 
@@ -62,8 +62,10 @@ class StreamFinder {
       return;
     }
     if (graph_.is_constant(v)) {
-      if (ws_.constant(v).size(axis) != stream_.channels) fail("a broadcast constant writes the stream");
-      if (graph_.consumers(v).size() > 1) fail("constant \"" + graph_.value(v).name + "\" is shared");
+      if (ws_.constant(v).size(axis) != stream_.channels)
+        fail("a broadcast constant writes the stream");
+      if (graph_.consumers(v).size() > 1)
+        fail("constant \"" + graph_.value(v).name + "\" is shared");
       stream_.constants.push_back(v);
     } else {
       todo_.push_back(v);
@@ -84,7 +86,8 @@ class StreamFinder {
         stream_.linears.push_back(id);
         return;
       case OpKind::kConv:
-        if (axis != 1 || node.attrs.integer("group", 1) != 1) fail("\"" + node.name + "\" cannot be rotated");
+        if (axis != 1 || node.attrs.integer("group", 1) != 1)
+          fail("\"" + node.name + "\" cannot be rotated");
         if (!ws_.has_constant(id, 1) || !ws_.has_constant(id, 2)) fail("weights are not constant");
         stream_.convs.push_back(id);
         return;
@@ -92,8 +95,6 @@ class StreamFinder {
         pass(id, v, axis, r);
     }
   }
-
-  
 
   // Ops that only move or add channels-parallel data: every data input joins the stream.
   void pass(NodeId id, ValueId out, int64_t axis, int64_t r) {
@@ -109,7 +110,9 @@ class StreamFinder {
         for (const ValueId in : node.inputs) add(in, axis);
         return;
       }
-      case OpKind::kExpand: case OpKind::kIdentity: case OpKind::kDropout:
+      case OpKind::kExpand:
+      case OpKind::kIdentity:
+      case OpKind::kDropout:
         add(node.inputs.at(0), rank(node.inputs[0]) + from_end);
         return;
       case OpKind::kTranspose: {
@@ -118,10 +121,13 @@ class StreamFinder {
         add(node.inputs.at(0), perm[static_cast<size_t>(axis)]);
         return;
       }
-      case OpKind::kReshape: case OpKind::kFlatten:
+      case OpKind::kReshape:
+      case OpKind::kFlatten:
         add(node.inputs.at(0), reshaped_axis(node.inputs[0], out, axis));
         return;
-      case OpKind::kReduceMean: case OpKind::kSlice: case OpKind::kGather: {
+      case OpKind::kReduceMean:
+      case OpKind::kSlice:
+      case OpKind::kGather: {
         const int64_t last = rank(node.inputs.at(0)) - 1;
         if (axis != r - 1 || !keeps_rows(node, last)) fail("\"" + node.name + "\" mixes channels");
         add(node.inputs[0], last);
@@ -136,13 +142,15 @@ class StreamFinder {
   bool keeps_rows(const Node& node, int64_t last) const {
     const auto& from = graph_.value(node.inputs.at(0)).shape;
     const auto& to = graph_.value(node.outputs.at(0)).shape;
-    if (!from || !to || to->empty() || !(from->back() == to->back()) || !to->back().known()) return false;
+    if (!from || !to || to->empty() || !(from->back() == to->back()) || !to->back().known())
+      return false;
     if (node.op != OpKind::kGather) return true;
     const int64_t axis = node.attrs.integer("axis", 0);
     return axis != last && axis != -1;
   }
 
-  // The axis of `in` that is axis `axis` of its reshape `out`: same size, same element count behind it.
+  // The axis of `in` that is axis `axis` of its reshape `out`: same size, same element count behind
+  // it.
   int64_t reshaped_axis(ValueId in, ValueId out, int64_t axis) const {
     const auto& from = graph_.value(in).shape;
     const auto& to = graph_.value(out).shape;
@@ -169,11 +177,15 @@ class StreamFinder {
     for (const NodeId id : graph_.consumers(v)) {
       const Node& node = graph_.node(id);
       switch (node.op) {
-        case OpKind::kLayerNorm: case OpKind::kRmsNorm:
+        case OpKind::kLayerNorm:
+        case OpKind::kRmsNorm:
           if (axis != r - 1) fail("a norm reads other channels");
           stream_.norms.insert(id);
           break;
-        case OpKind::kAdd: case OpKind::kConcat: case OpKind::kIdentity: case OpKind::kDropout:
+        case OpKind::kAdd:
+        case OpKind::kConcat:
+        case OpKind::kIdentity:
+        case OpKind::kDropout:
         case OpKind::kExpand:
           add(node.outputs.at(0), rank(node.outputs[0]) + axis - r);
           break;
@@ -184,11 +196,15 @@ class StreamFinder {
           }
           break;
         }
-        case OpKind::kReshape: case OpKind::kFlatten:
+        case OpKind::kReshape:
+        case OpKind::kFlatten:
           forward_reshape(v, node.outputs.at(0), axis);
           break;
-        case OpKind::kReduceMean: case OpKind::kSlice: case OpKind::kGather:
-          if (axis != r - 1 || !keeps_rows(node, axis)) fail("\"" + node.name + "\" mixes channels");
+        case OpKind::kReduceMean:
+        case OpKind::kSlice:
+        case OpKind::kGather:
+          if (axis != r - 1 || !keeps_rows(node, axis))
+            fail("\"" + node.name + "\" mixes channels");
           add(node.outputs.at(0), rank(node.outputs[0]) - 1);
           break;
         case OpKind::kShape:
@@ -235,15 +251,23 @@ bool norm_readers(const Workspace& ws, ValueId v, std::set<NodeId>& linears, std
         linears.insert(id);
         continue;
       case OpKind::kGather:
-        if (last < 0 || node.attrs.integer("axis", 0) == last || node.attrs.integer("axis", 0) == -1) break;
+        if (last < 0 || node.attrs.integer("axis", 0) == last ||
+            node.attrs.integer("axis", 0) == -1)
+          break;
         if (!norm_readers(ws, node.outputs[0], linears, reason)) return false;
         continue;
-      case OpKind::kIdentity: case OpKind::kDropout: case OpKind::kSqueeze:
+      case OpKind::kIdentity:
+      case OpKind::kDropout:
+      case OpKind::kSqueeze:
         if (!norm_readers(ws, node.outputs[0], linears, reason)) return false;
         continue;
-      case OpKind::kReshape: case OpKind::kSlice: case OpKind::kReduceMean: {
+      case OpKind::kReshape:
+      case OpKind::kSlice:
+      case OpKind::kReduceMean: {
         const auto& to = graph.value(node.outputs[0]).shape;
-        if (!to || to->empty() || !shape || !(to->back() == shape->back()) || !shape->back().known()) break;
+        if (!to || to->empty() || !shape || !(to->back() == shape->back()) ||
+            !shape->back().known())
+          break;
         if (!norm_readers(ws, node.outputs[0], linears, reason)) return false;
         continue;
       }
@@ -307,7 +331,8 @@ bool rotate_residual(Workspace& ws, uint64_t seed, std::string* reason) {
   NodeId first = -1;
   for (const NodeId id : ws.graph.order()) {
     const OpKind op = ws.graph.node(id).op;
-    if (first < 0 && (op == OpKind::kLayerNorm || op == OpKind::kRmsNorm) && ws.has_constant(id, 1)) first = id;
+    if (first < 0 && (op == OpKind::kLayerNorm || op == OpKind::kRmsNorm) && ws.has_constant(id, 1))
+      first = id;
   }
   if (first < 0) {
     *reason = "no norm over the last axis";
@@ -374,8 +399,9 @@ std::optional<NodeId> attention_projection(const Workspace& ws, NodeId attention
   const ValueId out = ws.graph.node(attention).outputs.at(0);
   const std::vector<NodeId> readers = ws.graph.consumers(out);
   if (readers.size() != 1 || ws.graph.is_output(out)) return std::nullopt;
-  const bool linear = ws.graph.node(readers[0]).op == OpKind::kLinear && ws.has_constant(readers[0], 1) &&
-                      ws.has_constant(readers[0], 2) && ws.graph.node(readers[0]).inputs[0] == out;
+  const bool linear = ws.graph.node(readers[0]).op == OpKind::kLinear &&
+                      ws.has_constant(readers[0], 1) && ws.has_constant(readers[0], 2) &&
+                      ws.graph.node(readers[0]).inputs[0] == out;
   return linear ? std::optional<NodeId>(readers[0]) : std::nullopt;
 }
 
@@ -406,8 +432,10 @@ int rotate_heads(Workspace& ws, uint64_t seed) {
   for (const NodeId id : ws.graph.order()) {
     const Node& node = ws.graph.node(id);
     if (node.op != OpKind::kMultiHeadAttention) continue;
-    const int64_t heads = node.attrs.integer("heads", 1), kv = node.attrs.integer("kv_heads", heads);
-    const auto q = operand_rows(ws, id, 0), k = operand_rows(ws, id, 1), v = operand_rows(ws, id, 2);
+    const int64_t heads = node.attrs.integer("heads", 1),
+                  kv = node.attrs.integer("kv_heads", heads);
+    const auto q = operand_rows(ws, id, 0), k = operand_rows(ws, id, 1),
+               v = operand_rows(ws, id, 2);
     const auto projection = attention_projection(ws, id);
     if (!q || !k || !v || !projection || kv != heads) continue;
     const auto hq = random_rotation((q->end - q->begin) / heads, seed + 1);

@@ -48,9 +48,12 @@ struct Folder {
 
 // The report, unchanged, in one frame a width; the outer page measures and writes what it found.
 std::string checker_page(const std::string& report) {
-  std::string page = "<!DOCTYPE html><meta charset=\"utf-8\"><title>check</title><link rel=\"icon\" href=\"data:,\">";
+  std::string page =
+      "<!DOCTYPE html><meta charset=\"utf-8\"><title>check</title><link rel=\"icon\" "
+      "href=\"data:,\">";
   for (const int width : {400, 900, 1600}) {
-    page += fmt::format("<iframe width=\"{}\" height=\"900\" srcdoc=\"{}\"></iframe>", width, escape_html(report));
+    page += fmt::format("<iframe width=\"{}\" height=\"900\" srcdoc=\"{}\"></iframe>", width,
+                        escape_html(report));
   }
   return page + R"js(<pre id="found"></pre><script>
 addEventListener("load", () => {
@@ -65,21 +68,26 @@ addEventListener("load", () => {
       charts: svgs.length,
       empty: svgs.filter(s => !(box(s).width > 1 && box(s).height > 1)).length,
       outside: svgs.filter(s => box(s).right > frame.clientWidth + 1).length,
-      bars: [...page.querySelectorAll("svg .after, svg .code")].filter(s => !(box(s).width > 0 && box(s).height > 0)).length,
+      bars: [...page.querySelectorAll("svg .after, svg .code")]
+        .filter(s => !(box(s).width > 0 && box(s).height > 0)).length,
       letters: Math.min(...[...page.querySelectorAll("svg text")].map(t => box(t).height)),
       notes: page.querySelectorAll(".note").length,
-      unheaded: [...page.querySelectorAll("table")].filter(t => !t.querySelector("th[scope=col]") || !t.caption).length,
-      cells: [...page.querySelectorAll("[data-key]")].map(c => [c.dataset.key, c.dataset.value, c.textContent]),
+      unheaded: [...page.querySelectorAll("table")]
+        .filter(t => !t.querySelector("th[scope=col]") || !t.caption).length,
+      cells: [...page.querySelectorAll("[data-key]")]
+        .map(c => [c.dataset.key, c.dataset.value, c.textContent]),
       title: page.title
     };
   });
-  document.getElementById("found").textContent = "FOUND" + btoa(unescape(encodeURIComponent(JSON.stringify(frames)))) + "DNUOF";
+  const text = btoa(unescape(encodeURIComponent(JSON.stringify(frames))));
+  document.getElementById("found").textContent = "FOUND" + text + "DNUOF";
 });
 </script>)js";
 }
 
 std::string decode_base64(const std::string& text) {
-  static const std::string kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static const std::string kDigits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::string out;
   unsigned bits = 0;
   int count = 0;
@@ -97,16 +105,20 @@ class Browser : public ::testing::Test {
  protected:
   void SetUp() override {
     browser_ = find_browser();
-    if (browser_.empty()) GTEST_SKIP() << "chromium missing: the report was not opened in a browser";
+    if (browser_.empty())
+      GTEST_SKIP() << "chromium missing: the report was not opened in a browser";
     ASSERT_FALSE(folder_.path.empty());
   }
 
   json open(const std::string& report) {
-    const fs::path page = folder_.path / "check.html", dom = folder_.path / "dom", log = folder_.path / "log";
+    const fs::path page = folder_.path / "check.html", dom = folder_.path / "dom",
+                   log = folder_.path / "log";
     std::ofstream(page) << checker_page(report);
     const std::string command = fmt::format(
-        "HOME='{0}' timeout 200 '{1}' --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run "
-        "--user-data-dir='{0}/profile' --virtual-time-budget=3000 --enable-logging=stderr --v=0 --dump-dom 'file://{2}' "
+        "HOME='{0}' timeout 200 '{1}' --headless=new --no-sandbox --disable-gpu "
+        "--disable-dev-shm-usage --no-first-run "
+        "--user-data-dir='{0}/profile' --virtual-time-budget=3000 --enable-logging=stderr --v=0 "
+        "--dump-dom 'file://{2}' "
         "> '{3}' 2> '{4}'",
         folder_.path.string(), browser_, page.string(), dom.string(), log.string());
     EXPECT_EQ(std::system(command.c_str()), 0) << read_text(log);

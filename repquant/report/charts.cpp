@@ -13,7 +13,7 @@ namespace {
 // Pixels left of a horizontal plot for labels and right of it for values; the plot takes the rest.
 constexpr int kLabelWidth = 150, kValueWidth = 44;
 constexpr size_t kLabelBytes = 23;
-constexpr size_t kMostPoints = 512;                 // of a line across channels
+constexpr size_t kMostPoints = 512;  // of a line across channels
 
 std::string open_svg(int height, const std::string& title, const std::string& description) {
   return fmt::format(
@@ -50,20 +50,24 @@ std::string grid(const Axis& axis, int top, int bottom, const std::string& unit)
   const int ticks = static_cast<int>(std::lround((axis.high - axis.low) / axis.step));
   for (int i = 0; i <= ticks; ++i) {
     const double value = axis.low + i * axis.step, x = axis.percent(value);
-    svg += fmt::format("<line class=\"grid\" x1=\"{0:.2f}%\" x2=\"{0:.2f}%\" y1=\"{1}\" y2=\"{2}\"/>",
-                       x, top, bottom);
-    svg += fmt::format("<text class=\"tick\" x=\"{:.2f}%\" y=\"{}\" text-anchor=\"middle\">{:g}</text>",
-                       x, top - 5, std::abs(value) < axis.step * 1e-6 ? 0.0 : value);
+    svg +=
+        fmt::format("<line class=\"grid\" x1=\"{0:.2f}%\" x2=\"{0:.2f}%\" y1=\"{1}\" y2=\"{2}\"/>",
+                    x, top, bottom);
+    svg += fmt::format(
+        "<text class=\"tick\" x=\"{:.2f}%\" y=\"{}\" text-anchor=\"middle\">{:g}</text>", x,
+        top - 5, std::abs(value) < axis.step * 1e-6 ? 0.0 : value);
   }
-  svg += fmt::format("<text class=\"tick\" x=\"100%\" dx=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
-                     kValueWidth, top - 5, unit);
+  svg += fmt::format(
+      "<text class=\"tick\" x=\"100%\" dx=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>",
+      kValueWidth, top - 5, unit);
   return svg;
 }
 
 std::string horizontal_plot(int height, const std::string& inside) {
-  return fmt::format("<svg class=\"inner\" x=\"{}\" width=\"100%\" height=\"{}\" "
-                     "style=\"width:calc(100% - {}px)\">{}</svg>",
-                     kLabelWidth, height, kLabelWidth + kValueWidth, inside);
+  return fmt::format(
+      "<svg class=\"inner\" x=\"{}\" width=\"100%\" height=\"{}\" "
+      "style=\"width:calc(100% - {}px)\">{}</svg>",
+      kLabelWidth, height, kLabelWidth + kValueWidth, inside);
 }
 
 std::string label(const std::string& name, int y) {
@@ -73,8 +77,8 @@ std::string label(const std::string& name, int y) {
 }
 
 std::string value_text(const std::string& value, const std::string& style, int y) {
-  return fmt::format("<text class=\"{}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{}</text>", style, y,
-                     value);
+  return fmt::format("<text class=\"{}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{}</text>", style,
+                     y, value);
 }
 
 std::string bar(const Axis& axis, double value, int y, int height, const std::string& style,
@@ -220,11 +224,14 @@ std::string accuracy_chart(const std::vector<TableRow>& rows) {
     beside += label(row.name, y + 4) + value_text(fmt::format("{:.2f}", top1), "value", y + 4);
     const Number *from = row.find("ci_low"), *to = row.find("ci_high");
     if (from != nullptr && to != nullptr) {
-      inside += fmt::format("<line class=\"whisker\" x1=\"{:.2f}%\" x2=\"{:.2f}%\" y1=\"{}\" y2=\"{}\"/>",
-                            axis.percent(from->value), axis.percent(to->value), y, y);
+      inside +=
+          fmt::format("<line class=\"whisker\" x1=\"{:.2f}%\" x2=\"{:.2f}%\" y1=\"{}\" y2=\"{}\"/>",
+                      axis.percent(from->value), axis.percent(to->value), y, y);
     }
-    inside += fmt::format("<circle class=\"dot\" cx=\"{:.2f}%\" cy=\"{}\" r=\"5\"><title>{}: {:.2f} %"
-                          "</title></circle>", axis.percent(top1), y, escape_html(row.name), top1);
+    inside += fmt::format(
+        "<circle class=\"dot\" cx=\"{:.2f}%\" cy=\"{}\" r=\"5\"><title>{}: {:.2f} %"
+        "</title></circle>",
+        axis.percent(top1), y, escape_html(row.name), top1);
   }
   return open_svg(bottom + 4, "Top-1 accuracy",
                   fmt::format("{} models, {:.2f} to {:.2f} percent, with 95 percent intervals",
@@ -269,9 +276,10 @@ std::string sqnr_chart(const std::vector<TableRow>& layers) {
     }
     y += height;
   }
-  return open_svg(bottom + 4, "SQNR by layer",
-                  fmt::format("{} layers, signal-to-quantization-noise ratio in dB, higher is better",
-                              shown)) +
+  return open_svg(
+             bottom + 4, "SQNR by layer",
+             fmt::format("{} layers, signal-to-quantization-noise ratio in dB, higher is better",
+                         shown)) +
          beside + horizontal_plot(bottom, inside) + "</svg>";
 }
 
@@ -297,8 +305,8 @@ std::string range_chart_folded(const ChannelRanges& r) {
   const Scale scale = scale_over({&r.folded_low, &r.folded_high}, 0.2);
   return open_svg(kHeight, r.norm + ": channel ranges after the fold",
                   width_text("folded", r.folded_low, r.folded_high)) +
-         plot(kHeight, r.folded_low.size(), area(r.folded_low, r.folded_high, scale, "range-folded"),
-              scale) +
+         plot(kHeight, r.folded_low.size(),
+              area(r.folded_low, r.folded_high, scale, "range-folded"), scale) +
          "</svg>";
 }
 
@@ -328,8 +336,9 @@ std::string histogram_chart(const CodeHistogram& histogram, const std::string& w
     const double count = histogram.counts[i];
     if (count <= 0) continue;
     const double height = std::max(96.0 * count / most, 1.0);
-    bars += fmt::format("<rect class=\"code\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{}\" height=\"{:.2f}\"",
-                        static_cast<double>(i) + (1 - width) / 2, 100 - height, width, height);
+    bars +=
+        fmt::format("<rect class=\"code\" x=\"{:.2f}\" y=\"{:.2f}\" width=\"{}\" height=\"{:.2f}\"",
+                    static_cast<double>(i) + (1 - width) / 2, 100 - height, width, height);
     bars += tips ? fmt::format("><title>code {}: {:.2f} %</title></rect>",
                                histogram.low + static_cast<int64_t>(i), 100 * count / total)
                  : std::string("/>");
@@ -339,11 +348,12 @@ std::string histogram_chart(const CodeHistogram& histogram, const std::string& w
                   histogram.low + static_cast<int64_t>(n) - 1, codes_used(histogram), n,
                   entropy_bits(histogram));
   return open_svg(kHeight, histogram.layer + ": " + what, description) +
-         fmt::format("<rect class=\"field\" width=\"100%\" height=\"100%\"/>"
-                     "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} 100\" "
-                     "preserveAspectRatio=\"none\"><rect class=\"field\" width=\"{}\" "
-                     "height=\"100\"/>{}</svg></svg>",
-                     kHeight, n, n, bars);
+         fmt::format(
+             "<rect class=\"field\" width=\"100%\" height=\"100%\"/>"
+             "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} 100\" "
+             "preserveAspectRatio=\"none\"><rect class=\"field\" width=\"{}\" "
+             "height=\"100\"/>{}</svg></svg>",
+             kHeight, n, n, bars);
 }
 
 }  // namespace repquant::report

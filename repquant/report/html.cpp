@@ -36,8 +36,8 @@ std::string cell(const TableRow& row, const Column& column) {
 std::string table(const std::string& caption, const std::string& names, const std::string& kinds,
                   const std::vector<Column>& columns, const std::vector<TableRow>& rows,
                   const std::string& frame) {
-  const bool any_kind = std::any_of(rows.begin(), rows.end(),
-                                    [](const TableRow& row) { return !row.kind.empty(); });
+  const bool any_kind =
+      std::any_of(rows.begin(), rows.end(), [](const TableRow& row) { return !row.kind.empty(); });
   std::string html = fmt::format(
       "<div class=\"scroll {}\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table>"
       "<caption>{}</caption><thead><tr><th scope=\"col\">{}</th>",
@@ -59,7 +59,8 @@ std::string table(const std::string& caption, const std::string& names, const st
 std::string measurement_table(const std::vector<TableRow>& rows) {
   std::string html =
       "<details><summary>All measurements, in the order they were made</summary>"
-      "<div class=\"scroll tall\" role=\"region\" tabindex=\"0\" aria-label=\"measurements\"><table>"
+      "<div class=\"scroll tall\" role=\"region\" tabindex=\"0\" "
+      "aria-label=\"measurements\"><table>"
       "<caption>Measurements</caption><thead><tr><th scope=\"col\">subject</th>"
       "<th scope=\"col\">stage</th><th scope=\"col\">metric</th><th scope=\"col\">value</th></tr>"
       "</thead><tbody>\n";
@@ -74,11 +75,15 @@ std::string measurement_table(const std::vector<TableRow>& rows) {
   return html + "</tbody></table></div></details>\n";
 }
 
-std::string note(const std::string& text) { return fmt::format("<p class=\"note\">{}</p>\n", text); }
+std::string note(const std::string& text) {
+  return fmt::format("<p class=\"note\">{}</p>\n", text);
+}
 
 std::string section(const std::string& id, const std::string& heading, const std::string& inside) {
-  return fmt::format("<section id=\"{0}\" aria-labelledby=\"{0}-h\"><h2 id=\"{0}-h\">{1}</h2>\n{2}"
-                     "</section>\n", id, heading, inside);
+  return fmt::format(
+      "<section id=\"{0}\" aria-labelledby=\"{0}-h\"><h2 id=\"{0}-h\">{1}</h2>\n{2}"
+      "</section>\n",
+      id, heading, inside);
 }
 
 // ---- parts --------------------------------------------------------------------------------------
@@ -103,8 +108,9 @@ std::string layer_part(const RunView& view) {
       "float model, everything before it quantized as well. 6 dB are one bit.</p>"
       "<ul class=\"legend\">";
   if (before) html += "<li><i class=\"k-before\"></i>before</li>";
-  html += "<li><i class=\"k-after\"></i>after</li>"
-          "<li><i class=\"k-worst\"></i>the three lowest</li></ul>";
+  html +=
+      "<li><i class=\"k-after\"></i>after</li>"
+      "<li><i class=\"k-worst\"></i>the three lowest</li></ul>";
   html += fmt::format("<figure>{}</figure>\n", sqnr_chart(view.layers));
   if (!before) {
     html += note("No SQNR before quantization in this record: the layers were float.");
@@ -124,11 +130,11 @@ std::string range_part(const RunView& view) {
       "<li><i class=\"k-clip\"></i>clipping bounds</li>"
       "<li><i class=\"k-folded\"></i>after the fold</li></ul><div class=\"cards wide\">\n";
   for (const ChannelRanges& ranges : view.ranges) {
-    const size_t channels = std::max(
-        {ranges.before_low.size(), ranges.clip_low.size(), ranges.folded_low.size()});
-    html += fmt::format("<figure><figcaption><b>{}</b> \u00b7 {} channels</figcaption>{}{}</figure>\n",
-                        escape_html(ranges.norm), channels, range_chart_before(ranges),
-                        range_chart_folded(ranges));
+    const size_t channels =
+        std::max({ranges.before_low.size(), ranges.clip_low.size(), ranges.folded_low.size()});
+    html += fmt::format(
+        "<figure><figcaption><b>{}</b> \u00b7 {} channels</figcaption>{}{}</figure>\n",
+        escape_html(ranges.norm), channels, range_chart_before(ranges), range_chart_folded(ranges));
   }
   return html + "</div>\n";
 }
@@ -136,8 +142,9 @@ std::string range_part(const RunView& view) {
 std::string histogram_part(const std::vector<CodeHistogram>& all, const std::string& what,
                            const std::string& about) {
   if (all.empty()) return note("No " + what + " in this record.");
-  std::string html = "<p class=\"quiet\">" + about +
-                     " Below each: its codes, how many are used, entropy.</p><div class=\"cards small\">\n";
+  std::string html =
+      "<p class=\"quiet\">" + about +
+      " Below each: its codes, how many are used, entropy.</p><div class=\"cards small\">\n";
   for (const CodeHistogram& histogram : all) {
     const int64_t high = histogram.low + static_cast<int64_t>(histogram.counts.size()) - 1;
     html += fmt::format(
@@ -176,18 +183,22 @@ std::string tiles(const RunView& view) {
   const Number* bytes = last == nullptr ? nullptr : last->find("bytes");
   const Number* from = first == nullptr ? nullptr : first->find("bytes");
   if (bytes != nullptr) {
-    html += tile(number_text(bytes->value, {"", "", "", NumberStyle::kBytes}), "size, " + last->name);
+    html +=
+        tile(number_text(bytes->value, {"", "", "", NumberStyle::kBytes}), "size, " + last->name);
     if (from != nullptr && bytes->value > 0) {
-      html += tile(fmt::format("{:.1f} \u00d7", from->value / bytes->value), "smaller than " + first->name);
+      html += tile(fmt::format("{:.1f} \u00d7", from->value / bytes->value),
+                   "smaller than " + first->name);
     }
   }
   const TableRow* worst = nullptr;
   for (const TableRow& row : view.layers) {
     const Number* sqnr = row.find("sqnr_db");
-    if (sqnr != nullptr && (worst == nullptr || sqnr->value < worst->find("sqnr_db")->value)) worst = &row;
+    if (sqnr != nullptr && (worst == nullptr || sqnr->value < worst->find("sqnr_db")->value))
+      worst = &row;
   }
   if (worst != nullptr) {
-    html += tile(fmt::format("{:.1f} dB", worst->find("sqnr_db")->value), "lowest SQNR, " + worst->name);
+    html += tile(fmt::format("{:.1f} dB", worst->find("sqnr_db")->value),
+                 "lowest SQNR, " + worst->name);
   }
   return html.empty() ? html : fmt::format("<ul class=\"tiles\">{}</ul>\n", html);
 }
@@ -201,14 +212,16 @@ std::string parts(const RunView& view, const std::string& prefix) {
   std::string html = section(prefix + "layers", "Error by layer", layer_part(view));
   html += section(prefix + "ranges", "Channel ranges before and after clipping and fold",
                   range_part(view));
-  html += section(prefix + "weights", "Weight codes",
-                  histogram_part(view.weights, "weight codes",
-                                 "How often each integer code of a layer's weights occurs. Few used "
-                                 "codes mean a range that outliers stretched."));
-  html += section(prefix + "softmax", "Softmax codes",
-                  histogram_part(view.softmax, "softmax codes",
-                                 "How often each code of the attention probabilities occurs; of "
-                                 "logarithmic codes 0 is the largest probability, the last is zero."));
+  html +=
+      section(prefix + "weights", "Weight codes",
+              histogram_part(view.weights, "weight codes",
+                             "How often each integer code of a layer's weights occurs. Few used "
+                             "codes mean a range that outliers stretched."));
+  html +=
+      section(prefix + "softmax", "Softmax codes",
+              histogram_part(view.softmax, "softmax codes",
+                             "How often each code of the attention probabilities occurs; of "
+                             "logarithmic codes 0 is the largest probability, the last is zero."));
   std::string facts = fact_table(view.facts);
   if (!view.measurements.empty()) facts += measurement_table(view.measurements);
   return html + section(prefix + "provenance", "Provenance", facts);
@@ -217,9 +230,10 @@ std::string parts(const RunView& view, const std::string& prefix) {
 std::string navigation(const RunView& view) {
   std::string html = "<nav aria-label=\"Parts\"><a href=\"#accuracy\">Accuracy</a>";
   if (view.runs.empty() || has_parts(view)) {
-    html += "<a href=\"#layers\">Layers</a><a href=\"#ranges\">Channel ranges</a>"
-            "<a href=\"#weights\">Weight codes</a><a href=\"#softmax\">Softmax codes</a>"
-            "<a href=\"#provenance\">Provenance</a>";
+    html +=
+        "<a href=\"#layers\">Layers</a><a href=\"#ranges\">Channel ranges</a>"
+        "<a href=\"#weights\">Weight codes</a><a href=\"#softmax\">Softmax codes</a>"
+        "<a href=\"#provenance\">Provenance</a>";
   }
   for (size_t i = 0; i < view.runs.size(); ++i) {
     html += fmt::format("<a href=\"#run{}\">{}</a>", i, escape_html(view.runs[i].title));
@@ -234,11 +248,21 @@ std::string escape_html(std::string_view text) {
   out.reserve(text.size());
   for (const char c : text) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      case '\'': out += "&#39;"; break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
       default:
         if ((static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f) {
           out += "\uFFFD";
@@ -266,11 +290,13 @@ std::string html_report(const nlohmann::json& run) {
   html += section("accuracy", "Accuracy", accuracy(view));
   if (view.runs.empty() || has_parts(view)) html += parts(view, "");
   for (size_t i = 0; i < view.runs.size(); ++i) {
-    html += fmt::format("<h2 class=\"run\" id=\"run{}\">{}</h2>\n", i, escape_html(view.runs[i].title));
+    html +=
+        fmt::format("<h2 class=\"run\" id=\"run{}\">{}</h2>\n", i, escape_html(view.runs[i].title));
     html += parts(view.runs[i], fmt::format("run{}-", i));
   }
-  return html + "</main>\n<footer>Written by repquant. Every figure carries its unrounded value "
-                "and its place in the run record.</footer>\n</body></html>\n";
+  return html +
+         "</main>\n<footer>Written by repquant. Every figure carries its unrounded value "
+         "and its place in the run record.</footer>\n</body></html>\n";
 }
 
 }  // namespace repquant

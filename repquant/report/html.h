@@ -9,7 +9,8 @@
 namespace repquant {
 
 // One self-contained file: no script, no external resource. Each figure of a table is
-// <span data-value="RAW" data-key="POINTER">TEXT</span>, POINTER the RFC 6901 place of RAW in `run`.
+// <span data-value="RAW" data-key="POINTER">TEXT</span>, POINTER the RFC 6901 place of RAW in
+// `run`.
 std::string html_report(const nlohmann::json& run);
 
 std::string markdown_report(const nlohmann::json& run);

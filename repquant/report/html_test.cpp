@@ -61,7 +61,8 @@ TEST(Shortened, KeepsBothEndsAndWholeCharacters) {
 TEST(HtmlReport, TableCellsEqualTheRecord) {
   const json record = example_record();
   const std::string html = html_report(record);
-  static const std::regex kFigure("<span data-value=\"([^\"]*)\" data-key=\"([^\"]*)\">([^<]*)</span>");
+  static const std::regex kFigure(
+      "<span data-value=\"([^\"]*)\" data-key=\"([^\"]*)\">([^<]*)</span>");
   std::map<std::string, std::string> shown;
   for (std::sregex_iterator it(html.begin(), html.end(), kFigure), end; it != end; ++it) {
     const json& value = record.at(json::json_pointer((*it)[2].str()));
@@ -87,7 +88,8 @@ TEST(HtmlReport, EveryChartIsThereAndDescribed) {
   const json record = example_record();
   const std::string html = html_report(record);
   const size_t charts = occurrences(html, "<svg class=\"chart\"");
-  const size_t expected = 2 + 2 * record["channel_ranges"].size() + record["weight_histograms"].size() +
+  const size_t expected = 2 + 2 * record["channel_ranges"].size() +
+                          record["weight_histograms"].size() +
                           record["softmax_code_histograms"].size();
   EXPECT_EQ(charts, expected);
   EXPECT_EQ(occurrences(html, "<desc>"), charts);
@@ -105,12 +107,13 @@ TEST(HtmlReport, LoadsNothing) {
 }
 
 TEST(HtmlReport, MissingPartsAreNoted) {
-  for (const json& record : {json::object(), json(), json(3), json::array(),
-                             json{{"rows", "x"}, {"layers", 3}, {"measurements", {1, "x"}}, {"title", 7}}}) {
+  for (const json& record :
+       {json::object(), json(), json(3), json::array(),
+        json{{"rows", "x"}, {"layers", 3}, {"measurements", {1, "x"}}, {"title", 7}}}) {
     const std::string html = html_report(record);
     EXPECT_EQ(occurrences(html, "<svg"), 0u);
-    for (const char* part : {"No scores", "No layer-wise error", "No channel ranges", "No weight codes",
-                             "No softmax codes", "No provenance"}) {
+    for (const char* part : {"No scores", "No layer-wise error", "No channel ranges",
+                             "No weight codes", "No softmax codes", "No provenance"}) {
       EXPECT_THAT(html, HasSubstr(part));
     }
     expect_balanced(html);
@@ -121,8 +124,8 @@ TEST(HtmlReport, MissingPartsAreNoted) {
 // One kind of part at a time: present, and the others noted.
 TEST(HtmlReport, PartsAreIndependent) {
   const json whole = example_record();
-  for (const char* part : {"rows", "layers", "channel_ranges", "weight_histograms",
-                           "softmax_code_histograms"}) {
+  for (const char* part :
+       {"rows", "layers", "channel_ranges", "weight_histograms", "softmax_code_histograms"}) {
     const std::string html = html_report(json{{part, whole[part]}});
     EXPECT_GE(occurrences(html, "<svg"), 1u) << part;
     EXPECT_EQ(occurrences(html, "class=\"note\""), 5u) << part;
@@ -141,7 +144,8 @@ TEST(HtmlReport, HostileNamesStayText) {
   record["channel_ranges"][0]["norm"] = evil;
   record["weight_histograms"][0]["layer"] = evil;
   record["softmax_code_histograms"][0]["layer"] = evil;
-  record["measurements"][0] = {{"stage", evil}, {"subject", evil}, {"metric", evil}, {"value", 1.5}};
+  record["measurements"][0] = {
+      {"stage", evil}, {"subject", evil}, {"metric", evil}, {"value", 1.5}};
   record["provenance"] = {{evil, evil}, {"nested", {{evil, {evil}}}}};
   record["runs"] = json::array({{{"title", evil}}});
   const std::string html = html_report(record);
@@ -160,12 +164,15 @@ json pipeline_record() {
           {"model", {{"bytes", 4000}}},
           {"recipe", {{"scheme", "w4a4"}}},
           {"seconds", 2.5},
-          {"metrics", {{"before", {{"top1", 80.0}, {"count", 10}, {"top1_interval", {70.0, 90.0}}}},
-                       {"after", {{"top1", 78.5}, {"count", 10}}},
-                       {"difference", {{"difference", -1.5}, {"difference_interval", {-3.0, 0.5}}, {"kl", 0.25}}}}},
-          {"measurements", {row("before:repq_vit", "sqnr_db", 10), row("after:repq_vit", "sqnr_db", 15),
-                            row("before:gptq", "sqnr_db", 15), row("after:gptq", "sqnr_db", 17.25),
-                            row("after:gptq", "cosine", 0.99), row("clip", "sqnr_db", 99)}}};
+          {"metrics",
+           {{"before", {{"top1", 80.0}, {"count", 10}, {"top1_interval", {70.0, 90.0}}}},
+            {"after", {{"top1", 78.5}, {"count", 10}}},
+            {"difference",
+             {{"difference", -1.5}, {"difference_interval", {-3.0, 0.5}}, {"kl", 0.25}}}}},
+          {"measurements",
+           {row("before:repq_vit", "sqnr_db", 10), row("after:repq_vit", "sqnr_db", 15),
+            row("before:gptq", "sqnr_db", 15), row("after:gptq", "sqnr_db", 17.25),
+            row("after:gptq", "cosine", 0.99), row("clip", "sqnr_db", 99)}}};
 }
 
 TEST(RunView, ReadsTheRecordOfQuantize) {
@@ -176,7 +183,8 @@ TEST(RunView, ReadsTheRecordOfQuantize) {
   EXPECT_EQ(view.scores[1].name, "m.rq");
   EXPECT_EQ(view.scores[1].kind, "w4a4");
   EXPECT_EQ(view.scores[1].find("delta_top1")->value, -1.5);
-  EXPECT_EQ(view.scores[1].find("delta_ci_high")->pointer, "/metrics/difference/difference_interval/1");
+  EXPECT_EQ(view.scores[1].find("delta_ci_high")->pointer,
+            "/metrics/difference/difference_interval/1");
   EXPECT_EQ(view.scores[1].find("kl")->value, 0.25);
   ASSERT_EQ(view.layers.size(), 1u);
   EXPECT_EQ(view.layers[0].find("sqnr_db_before")->value, 10.0);  // of the first pass
@@ -200,9 +208,11 @@ TEST(RunView, SeveralRunsShareOneTable) {
 }
 
 TEST(RunView, PartsThatDoNotFitAreLeftOut) {
-  const json record{{"channel_ranges", {{{"norm", "a"}, {"before_low", {0, 1}}, {"before_high", {1}}},
-                                        {{"norm", "b"}, {"before_low", {0, nullptr}}, {"before_high", {1, 2}}}}},
-                    {"weight_histograms", {{{"layer", "a"}, {"codes", {1, "x"}}}, {{"layer", "b"}}}}};
+  const json record{
+      {"channel_ranges",
+       {{{"norm", "a"}, {"before_low", {0, 1}}, {"before_high", {1}}},
+        {{"norm", "b"}, {"before_low", {0, nullptr}}, {"before_high", {1, 2}}}}},
+      {"weight_histograms", {{{"layer", "a"}, {"codes", {1, "x"}}}, {{"layer", "b"}}}}};
   const RunView view = view_of(record);
   EXPECT_TRUE(view.ranges.empty());
   EXPECT_TRUE(view.weights.empty());
@@ -274,7 +284,8 @@ TEST(HistogramChart, BarsAndEntropy) {
   EXPECT_DOUBLE_EQ(entropy_bits(uniform), 2.0);
   EXPECT_EQ(codes_used(uniform), 4);
   const CodeHistogram skew{"a", 0, {8, 0, 2, 0}};
-  const auto heights = attributes(histogram_chart(skew, "codes"), "class=\"code\"[^>]* height=\"([0-9.]+)\"");
+  const auto heights =
+      attributes(histogram_chart(skew, "codes"), "class=\"code\"[^>]* height=\"([0-9.]+)\"");
   EXPECT_THAT(heights, ::testing::ElementsAre(96.0, 24.0));
   EXPECT_THAT(histogram_chart(skew, "codes"), HasSubstr("code 2: 20.00 %"));
   EXPECT_EQ(entropy_bits({"a", 0, {0, 0}}), 0.0);
@@ -292,7 +303,8 @@ TEST(MarkdownReport, TablesAndEscapes) {
   json record = example_record();
   record["rows"][0]["name"] = "a|b\n<i>*";
   const std::string text = markdown_report(record);
-  EXPECT_THAT(text, HasSubstr("| a\\|b &lt;i>\\* | float | 80.46 | 77.23 to 83.33 | 94.77 | 650 |"));
+  EXPECT_THAT(text,
+              HasSubstr("| a\\|b &lt;i>\\* | float | 80.46 | 77.23 to 83.33 | 94.77 | 650 |"));
   EXPECT_THAT(text, HasSubstr("## Weight codes"));
   EXPECT_THAT(text, HasSubstr("| blocks.11.mlp.fc2 |"));
 }

@@ -57,7 +57,8 @@ std::string layers(const std::vector<TableRow>& rows) {
 
 std::string histograms(const std::string& heading, const std::vector<CodeHistogram>& all) {
   if (all.empty()) return {};
-  std::string text = "## " + heading + "\n\n| layer | codes | used | entropy, bits |\n"
+  std::string text = "## " + heading +
+                     "\n\n| layer | codes | used | entropy, bits |\n"
                      "| --- | --- | ---: | ---: |\n";
   for (const CodeHistogram& h : all) {
     text += fmt::format("| {} | {} to {} | {} of {} | {:.2f} |\n", escape_markdown(h.layer), h.low,

@@ -35,7 +35,8 @@ class RowCoder {
   int32_t code(float e, float sum) const {
     if (kind_ == "row") return row_code(e);
     const float p = sum == 0.0f ? 0.0f : e / sum;
-    return kind_ == "log" ? log_code(p, thresholds_) : quantize_uniform(p, inverse_, 0, 0, highest_);
+    return kind_ == "log" ? log_code(p, thresholds_)
+                          : quantize_uniform(p, inverse_, 0, 0, highest_);
   }
 
   std::string kind_;
@@ -113,8 +114,8 @@ void SoftmaxCodeCounter::count(const Step& step) {
   for (size_t first = 0; first + item <= q.size(); first += item) {
     count_item(coder, extent, std::span(q).subspan(first, item), std::span(k).subspan(first, item),
                static_cast<int32_t>(plan_.integer(step, "zq")),
-               static_cast<int32_t>(plan_.integer(step, "zk")),
-               plan_.tensor(step, "m").as<float>(), counts);
+               static_cast<int32_t>(plan_.integer(step, "zk")), plan_.tensor(step, "m").as<float>(),
+               counts);
   }
 }
 
@@ -123,7 +124,9 @@ json SoftmaxCodeCounter::histograms() const {
   for (const Step& step : plan_.steps) {
     const auto found = counts_.find(step.name);
     if (found == counts_.end()) continue;
-    all.push_back({{"layer", step.name}, {"kind", step.strings.at("codes")}, {"low", 0},
+    all.push_back({{"layer", step.name},
+                   {"kind", step.strings.at("codes")},
+                   {"low", 0},
                    {"codes", found->second}});
   }
   return all;

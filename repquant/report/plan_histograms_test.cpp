@@ -72,7 +72,8 @@ TEST(SoftmaxCodes, EqualScoresGiveOneCode) {
   const Step& attention = attention_of(plan);
   SoftmaxCodeCounter counter(plan);
   EXPECT_TRUE(counter.histograms().empty());
-  const Tensor codes = Tensor::of<uint8_t>({2, 5, 8}, std::vector<uint8_t>(80, 100));  // zero: q = k = 0
+  const Tensor codes =
+      Tensor::of<uint8_t>({2, 5, 8}, std::vector<uint8_t>(80, 100));  // zero: q = k = 0
   feed(counter, plan, codes, codes);
   const nlohmann::json all = counter.histograms();
   ASSERT_EQ(all.size(), 1u);
@@ -93,8 +94,8 @@ TEST(SoftmaxCodes, APeakGetsCodeZero) {
   const Tensor q = Tensor::of<uint8_t>({5, 8}, std::vector<uint8_t>(40, 255));
   feed(counter, plan, q, Tensor::of<uint8_t>({5, 8}, keys));
   const nlohmann::json codes = counter.histograms()[0]["codes"];
-  EXPECT_EQ(codes[0], 10);           // one a query and head
-  EXPECT_EQ(codes[15], 40);          // the others are zero
+  EXPECT_EQ(codes[0], 10);   // one a query and head
+  EXPECT_EQ(codes[15], 40);  // the others are zero
 }
 
 }  // namespace

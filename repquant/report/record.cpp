@@ -159,7 +159,8 @@ std::vector<TableRow> measurements_of(const json& run, const std::string& pointe
   return rows;
 }
 
-// Not-a-number and null become the neighbouring bound's absence: 0 would be a lie, so the line ends.
+// Not-a-number and null become the neighbouring bound's absence: 0 would be a lie, so the line
+// ends.
 std::vector<double> line_of(const json& object, const std::string& key) {
   std::vector<double> line;
   for (const json& value : list_of(object, key)) {
@@ -179,9 +180,9 @@ void drop_unless_paired(std::vector<double>& low, std::vector<double>& high) {
 std::vector<ChannelRanges> ranges_of(const json& run) {
   std::vector<ChannelRanges> all;
   for (const json& item : list_of(run, "channel_ranges")) {
-    ChannelRanges r{text_of(item, "norm"), line_of(item, "before_low"),
+    ChannelRanges r{text_of(item, "norm"),        line_of(item, "before_low"),
                     line_of(item, "before_high"), line_of(item, "clip_low"),
-                    line_of(item, "clip_high"), line_of(item, "folded_low"),
+                    line_of(item, "clip_high"),   line_of(item, "folded_low"),
                     line_of(item, "folded_high")};
     drop_unless_paired(r.before_low, r.before_high);
     drop_unless_paired(r.clip_low, r.clip_high);

@@ -59,7 +59,7 @@ struct RunView {
   std::vector<TableRow> scores, layers;
   std::vector<ChannelRanges> ranges;
   std::vector<CodeHistogram> weights, softmax;
-  std::vector<TableRow> measurements;   // name: subject, kind: stage; one cell, the metric
+  std::vector<TableRow> measurements;  // name: subject, kind: stage; one cell, the metric
   std::vector<Fact> facts;
   std::vector<RunView> runs;
 };

@@ -23,10 +23,14 @@ std::string bytes_text(double bytes) {
 
 std::string number_text(double value, const Column& column) {
   switch (column.style) {
-    case NumberStyle::kFixed: return fmt::format("{:.{}f}", value, column.digits);
-    case NumberStyle::kSigned: return fmt::format("{:+.{}f}", value, column.digits);
-    case NumberStyle::kScientific: return fmt::format("{:.{}e}", value, column.digits);
-    case NumberStyle::kBytes: return bytes_text(value);
+    case NumberStyle::kFixed:
+      return fmt::format("{:.{}f}", value, column.digits);
+    case NumberStyle::kSigned:
+      return fmt::format("{:+.{}f}", value, column.digits);
+    case NumberStyle::kScientific:
+      return fmt::format("{:.{}e}", value, column.digits);
+    case NumberStyle::kBytes:
+      return bytes_text(value);
   }
   return {};
 }
