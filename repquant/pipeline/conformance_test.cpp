@@ -161,6 +161,7 @@ std::vector<at::Tensor> read_all(const fs::path& folder, const std::string& kind
 
 // Empty when the test passes, else the reason.
 std::string run_case(const fs::path& folder, Graph (*load)(const fs::path&)) {
+  at::set_num_threads(1);
   try {
     const Graph graph = load(folder / "model.onnx");
     const WeightMap weights = load_weights(graph);
