@@ -95,6 +95,16 @@ def load():
     return json.loads(STORE.read_text()) if STORE.exists() else {"rows": {}}
 
 
+def save(data):
+    """Files are named without their folders: where they lay says nothing to others."""
+    for entry in data["rows"].values():
+        for scores in (entry["eval"], entry["eval"].get("baseline", {})):
+            if "model" in scores:
+                scores["model"] = pathlib.PurePath(scores["model"]).name
+    STORE.parent.mkdir(parents=True, exist_ok=True)
+    STORE.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+
 def machine():
     names = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
@@ -159,9 +169,9 @@ def main():
                 continue
             started = time.time()
             data["rows"][k] = measure(r, args, assets)
-            STORE.parent.mkdir(parents=True, exist_ok=True)
-            STORE.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+            save(data)
             print(f": top-1 {data['rows'][k]['eval']['top1']:.2f} ({time.time() - started:.0f} s)", flush=True)
+    save(data)
     write_page(data)
 
 
