@@ -63,11 +63,16 @@ def key(r):
     return f"{r['method']} {r['scheme']} seed={r['seed']} samples={r['samples']} simulate={r['simulate']} {options}".strip()
 
 
+def without_paths(result):
+    return {k: without_paths(v) if isinstance(v, dict) else v for k, v in result.items()
+            if not isinstance(v, str) and k != "recipe"}
+
+
 def run(command):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
     if done.returncode != 0:
         raise SystemExit(f"failed: {' '.join(map(str, command))}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout)["result"]
+    return without_paths(json.loads(done.stdout)["result"])
 
 
 def measure(r, args, assets):
