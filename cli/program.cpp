@@ -133,12 +133,14 @@ class Runner {
     common_.json = std::find(words_.begin(), words_.end(), "--json") != words_.end();
     declare_common(app, common_);
     const Run run = command_.declare(app);
+    const bool help_all = std::erase(words_, "--help-all") > 0;
+    if (help_all) words_.emplace_back("--help");
     try {
       std::vector<std::string> reversed(words_.rbegin(), words_.rend());
       app.parse(std::move(reversed));
     } catch (const CLI::CallForHelp&) {
       help_ = true;
-      Terminal::print(app.help());
+      Terminal::print(help_text(app, help_all));
       return {};
     } catch (const CLI::ParseError& error) {
       terminal_.configure(common_);

@@ -13,6 +13,8 @@ size_t find_verb(const std::vector<std::string>& words);
 // What was wrong, in one line, with the nearest option where one is unknown.
 std::string usage_error(const CLI::App& app, const CLI::ParseError& error,
                         const std::vector<std::string>& words);
+// One screen; `all` adds the groups Common and Preprocessing.
+std::string help_text(CLI::App& app, bool all);
 std::string overview(const char* name, const std::vector<Command>& commands);
 std::string version_text(const char* name, const Parts* parts);
 std::string cpu_model();

@@ -126,6 +126,25 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error,
   return "usage: " + message;
 }
 
+std::string help_text(CLI::App& app, bool all) {
+  for (CLI::Option* option : app.get_options()) {
+    const bool common = option->get_group() == "Common" || option->get_group() == "Preprocessing";
+    if (common && !all) option->group("");
+    for (int i = 0; i < 2; ++i) {  // ranges and choices are in the text already
+      try {
+        option->get_validator(i)->description("");
+      } catch (const CLI::OptionNotFound&) {
+        break;
+      }
+    }
+  }
+  app.get_formatter()->column_width(26);
+  std::string text = app.help();
+  for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
+  while (text.ends_with("\n\n")) text.pop_back();
+  return all ? text : text + "\n--help-all adds the common options (--json, --threads, ...) and preprocessing.\n";
+}
+
 std::string overview(const char* name, const std::vector<Command>& commands) {
   std::string text =
       fmt::format("{} {}: low-bit integer transformers from float ones\n\n", name, kVersion);

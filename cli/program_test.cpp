@@ -1,0 +1,169 @@
+// repquant-run as a process: usage, help, exit codes, clean output, start-up.
+#include <algorithm>
+
+#include "cli/exit_codes.h"
+#include "cli/program.h"
+#include "cli/terminal.h"
+#include "cli/testing.h"
+#include "repquant/core/artifact.h"
+#include "repquant/core/example_plan.h"
+
+namespace repquant::cli {
+namespace {
+
+using namespace testing;
+
+const std::string kRun = REPQUANT_RUN;
+
+TEST(Program, ListsItsVerbs) {
+  const Ended ended = run({kRun});
+  EXPECT_EQ(ended.exit, 0);
+  for (const char* verb : {"eval", "verify", "run", "inspect", "compare", "report", "doctor"}) {
+    EXPECT_NE(ended.out.find(std::string("  ") + verb), std::string::npos) << verb;
+  }
+  EXPECT_EQ(ended.out.find("quantize"), std::string::npos);
+}
+
+TEST(Program, HelpFitsOneScreen) {
+  for (const char* verb : {"eval", "verify", "run", "inspect", "compare", "report", "doctor"}) {
+    const Ended ended = run({kRun, verb, "--help"});
+    EXPECT_EQ(ended.exit, 0);
+    EXPECT_LE(std::count(ended.out.begin(), ended.out.end(), '\n'), 40) << ended.out;
+    const Ended all = run({kRun, verb, "--help-all"});
+    EXPECT_EQ(all.exit, 0);
+    EXPECT_NE(all.out.find("--threads"), std::string::npos) << all.out;
+  }
+}
+
+TEST(Program, UnknownVerbAndOptionNameTheNearest) {
+  const Ended verb = run({kRun, "evall"});
+  EXPECT_EQ(verb.exit, kUsage);
+  expect_message(verb, "unknown verb \"evall\"; nearest: eval");
+  const Ended option = run({kRun, "doctor", "--thread", "2"});
+  EXPECT_EQ(option.exit, kUsage);
+  expect_message(option, "nearest: --threads");
+  EXPECT_EQ(run({kRun, "eval"}).exit, kUsage);
+}
+
+TEST(Program, OptionsMayStandBeforeTheVerb) {
+  const Ended ended = run({kRun, "--threads", "1", "--json", "doctor"});
+  EXPECT_EQ(ended.exit, 0) << ended.err;
+  EXPECT_EQ(ended.json()["machine"]["threads"], 1);
+}
+
+TEST(Program, SaysThatItHasNoCalibration) {
+  const Ended ended = run({kRun, "quantize", "a.onnx"});
+  EXPECT_EQ(ended.exit, kUnsupported);
+  expect_message(ended, "this build has no calibration");
+}
+
+TEST(Program, DoctorPasses) {
+  const Ended ended = run({kRun, "doctor", "--json"});
+  EXPECT_EQ(ended.exit, 0);
+  expect_schema(ended, "doctor");
+  EXPECT_EQ(ended.json()["result"]["self_test"], "passed");
+}
+
+TEST(Program, InspectsAnArtifact) {
+  const Folder folder;
+  const std::string path = folder.file("a b.rq.safetensors");
+  write_artifact(path, example_plan());
+  const Ended ended = run({kRun, "inspect", path, "--json"});
+  EXPECT_EQ(ended.exit, 0) << ended.err;
+  expect_schema(ended, "inspect");
+  EXPECT_EQ(ended.json()["result"]["digest"], artifact_digest(example_plan()));
+  EXPECT_EQ(run({kRun, "inspect", path}).err, "");
+}
+
+TEST(Program, EveryDamagedByteOfAnArtifactIsRefused) {
+  const Folder folder;
+  const std::string path = folder.file("a.rq.safetensors"), broken = folder.file("b.rq.safetensors");
+  write_artifact(path, example_plan());
+  const std::string bytes = read_text(path);
+  for (const size_t at : {size_t{0}, size_t{9}, bytes.size() / 3, bytes.size() - 1}) {
+    std::string damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    write_text(broken, damaged);
+    const Ended ended = run({kRun, "inspect", broken});
+    EXPECT_EQ(ended.exit, kInput) << at << ended.out << ended.err;
+    expect_message(ended, "");
+  }
+  write_text(broken, bytes.substr(0, bytes.size() / 2));
+  EXPECT_EQ(run({kRun, "inspect", broken}).exit, kInput);
+}
+
+TEST(Program, MissingAndForeignFiles) {
+  const Folder folder;
+  expect_message(run({kRun, "inspect", folder.file("no")}), "no such file");
+  EXPECT_EQ(run({kRun, "inspect", folder.file("no")}).exit, kInput);
+  write_text(folder.file("model.onnx"), "not a model");
+  const Ended foreign = run({kRun, "eval", folder.file("model.onnx"), "--data", folder.file("x")});
+  EXPECT_EQ(foreign.exit, kUnsupported);
+  EXPECT_EQ(run({kRun, "eval", folder.file("model.onnx"), "--data", folder.file("x"), "--metric", "ppl"}).exit, kUnsupported);
+}
+
+TEST(Program, FailureIsJsonToo) {
+  const Ended ended = run({kRun, "inspect", "/nowhere", "--json"});
+  EXPECT_EQ(ended.exit, kInput);
+  const nlohmann::json document = ended.json();
+  expect_schema(ended, "inspect");
+  EXPECT_EQ(document["ok"], false);
+  EXPECT_EQ(document["error"]["exit"], kInput);
+  EXPECT_EQ(document["error"]["code"], "not_found");
+}
+
+TEST(Program, FullStandardOutputIsAnError) {
+  const Ended ended = run({"/bin/sh", "-c", "'" + kRun + "' doctor > /dev/full"});
+  EXPECT_EQ(ended.exit, kCapacity) << ended.err;
+}
+
+TEST(Program, NoColourWithoutATerminal) {
+  EXPECT_EQ(run({kRun, "inspect", "/nowhere"}).err.find('\033'), std::string::npos);
+  const Ended forced = run({"/bin/sh", "-c", "CLICOLOR_FORCE=1 '" + kRun + "' inspect /nowhere"});
+  EXPECT_NE(forced.err.find('\033'), std::string::npos);
+  EXPECT_EQ(run({"/bin/sh", "-c", "CLICOLOR_FORCE=1 '" + kRun + "' inspect --no-color /nowhere"}).err.find('\033'), std::string::npos);
+}
+
+// CPU time, which other programs on the machine do not lengthen; best of several.
+TEST(Program, StartsWithinTenMilliseconds) {
+  double best = 1;
+  for (int i = 0; i < 10; ++i) best = std::min(best, run({kRun, "--version"}).cpu_seconds);
+#if !defined(__SANITIZE_ADDRESS__)
+  EXPECT_LT(best, 0.010);
+#endif
+}
+
+TEST(Program, LinksNeitherTorchNorProtobuf) {
+  const Ended ended = run({"/bin/sh", "-c", "ldd '" + kRun + "'"});
+  ASSERT_EQ(ended.exit, 0);
+  for (const char* library : {"torch", "c10", "protobuf", "onnx"}) {
+    EXPECT_EQ(ended.out.find(library), std::string::npos) << ended.out;
+  }
+}
+
+TEST(ExitCodes, OneAKindOfError) {
+  EXPECT_EQ(exit_code(ErrorCode::kInvalidArgument), 2);
+  EXPECT_EQ(exit_code(ErrorCode::kCorruptFile), 3);
+  EXPECT_EQ(exit_code(ErrorCode::kNotFound), 3);
+  EXPECT_EQ(exit_code(ErrorCode::kUnsupported), 4);
+  EXPECT_EQ(exit_code(ErrorCode::kResourceExhausted), 7);
+  EXPECT_EQ(exit_code(ErrorCode::kVerifyFailed), 8);
+  EXPECT_EQ(exit_code(ErrorCode::kInternal), 1);
+}
+
+TEST(Sizes, UnitsAndRefusals) {
+  EXPECT_EQ(parse_size("2GiB"), uint64_t{2} << 30);
+  EXPECT_EQ(parse_size("1.5MiB"), 1572864u);
+  EXPECT_EQ(parse_size("10MB"), 10'000'000u);
+  EXPECT_EQ(parse_size("77"), 77u);
+  for (const char* text : {"", "x", "-1", "0", "5XB", "nan", "1e99GiB"}) EXPECT_THROW(parse_size(text), Error) << text;
+}
+
+TEST(Terminal, EscapesWhatFilesContain) {
+  EXPECT_EQ(safe_text("a\x1b[31mb\n"), "a\\x1B[31mb\\x0A");
+  EXPECT_EQ(safe_text("caf\xc3\xa9"), "caf\xc3\xa9");
+  EXPECT_EQ(safe_text("\xff\xc3"), "\\xFF\\xC3");
+}
+
+}  // namespace
+}  // namespace repquant::cli
