@@ -67,7 +67,13 @@ addEventListener("load", () => {
       scroll: page.documentElement.scrollWidth,
       charts: svgs.length,
       empty: svgs.filter(s => !(box(s).width > 1 && box(s).height > 1)).length,
-      outside: svgs.filter(s => box(s).right > frame.clientWidth + 1).length,
+      outside: [...page.querySelectorAll("svg, svg text, svg rect")].filter(s => {
+        const around = box(s.closest("section"));
+        return box(s).right > around.right || box(s).left < around.left;
+      }).length,
+      overlaps: [...page.querySelectorAll("svg.plotted .value")].filter(v =>
+        [...v.closest("svg").querySelectorAll("rect, line, .label")].some(r =>
+          box(r).right > box(v).left && box(r).left < box(v).right && box(r).bottom > box(v).top + 3 && box(r).top < box(v).bottom - 3)).length,
       bars: [...page.querySelectorAll("svg .after, svg .code")]
         .filter(s => !(box(s).width > 0 && box(s).height > 0)).length,
       letters: Math.min(...[...page.querySelectorAll("svg text")].map(t => box(t).height)),
@@ -156,7 +162,8 @@ TEST_F(Browser, ReportIsSound) {
     EXPECT_EQ(frame["title"], record["title"]);
     EXPECT_GT(frame["charts"].get<int>(), 100);
     EXPECT_EQ(frame["empty"], 0);
-    EXPECT_EQ(frame["outside"], 0);
+    EXPECT_EQ(frame["outside"], 0);   // of its section
+    EXPECT_EQ(frame["overlaps"], 0);  // figures beside the bars stay readable
     EXPECT_EQ(frame["bars"], 0);
     EXPECT_EQ(frame["notes"], 0);
     EXPECT_EQ(frame["unheaded"], 0);

@@ -10,16 +10,18 @@
 namespace repquant::report {
 namespace {
 
-// Pixels left of a horizontal plot for labels and right of it for values; the plot takes the rest.
+// Pixels left of a horizontal plot for labels and right of it for values; class "plotted" has them as
+// margins, so that percentages are of the plot alone.
 constexpr int kLabelWidth = 150, kValueWidth = 44;
 constexpr size_t kLabelBytes = 23;
 constexpr size_t kMostPoints = 512;  // of a line across channels
 
-std::string open_svg(int height, const std::string& title, const std::string& description) {
+std::string open_svg(int height, const std::string& title, const std::string& description,
+                     const std::string& style = "chart") {
   return fmt::format(
-      "<svg class=\"chart\" role=\"img\" width=\"100%\" height=\"{}\"><title>{}</title>"
+      "<svg class=\"{}\" role=\"img\" width=\"100%\" height=\"{}\"><title>{}</title>"
       "<desc>{}</desc>",
-      height, escape_html(title), escape_html(description));
+      style, height, escape_html(title), escape_html(description));
 }
 
 // ---- horizontal charts --------------------------------------------------------------------------
@@ -63,17 +65,10 @@ std::string grid(const Axis& axis, int top, int bottom, const std::string& unit)
   return svg;
 }
 
-std::string horizontal_plot(int height, const std::string& inside) {
-  return fmt::format(
-      "<svg class=\"inner\" x=\"{}\" width=\"100%\" height=\"{}\" "
-      "style=\"width:calc(100% - {}px)\">{}</svg>",
-      kLabelWidth, height, kLabelWidth + kValueWidth, inside);
-}
-
 std::string label(const std::string& name, int y) {
   const std::string shown = shortened(name, kLabelBytes);
-  return fmt::format("<text class=\"label\" x=\"0\" y=\"{}\">{}<title>{}</title></text>", y,
-                     escape_html(shown), escape_html(name));
+  return fmt::format("<text class=\"label\" x=\"{}\" y=\"{}\">{}<title>{}</title></text>",
+                     -kLabelWidth, y, escape_html(shown), escape_html(name));
 }
 
 std::string value_text(const std::string& value, const std::string& style, int y) {
@@ -235,8 +230,9 @@ std::string accuracy_chart(const std::vector<TableRow>& rows) {
   }
   return open_svg(bottom + 4, "Top-1 accuracy",
                   fmt::format("{} models, {:.2f} to {:.2f} percent, with 95 percent intervals",
-                              shown.size(), low, high)) +
-         beside + horizontal_plot(bottom, inside) + "</svg>";
+                              shown.size(), low, high),
+                  "chart plotted") +
+         inside + beside + "</svg>";
 }
 
 std::string sqnr_chart(const std::vector<TableRow>& layers) {
@@ -279,8 +275,9 @@ std::string sqnr_chart(const std::vector<TableRow>& layers) {
   return open_svg(
              bottom + 4, "SQNR by layer",
              fmt::format("{} layers, signal-to-quantization-noise ratio in dB, higher is better",
-                         shown)) +
-         beside + horizontal_plot(bottom, inside) + "</svg>";
+                         shown),
+                  "chart plotted") +
+         inside + beside + "</svg>";
 }
 
 std::string range_chart_before(const ChannelRanges& r) {

@@ -42,9 +42,9 @@ p { margin: .2rem 0 .8rem; max-width: 75ch; }
 .tiles span { color: var(--quiet); font-size: .86rem; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; }
 .tall { max-height: 32rem; overflow: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .92rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
 caption { text-align: left; color: var(--quiet); padding-bottom: .35rem; font-size: .88rem; }
-th, td { padding: .36rem .55rem; border-bottom: 1px solid var(--line); text-align: right;
+th, td { padding: .36rem .45rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { font-weight: 600; }
 thead th { color: var(--quiet); font-size: .82rem; line-height: 1.25; vertical-align: bottom;
@@ -69,8 +69,8 @@ figcaption b { color: var(--text); font-weight: 600; }
 .k-after { background: var(--after); } .k-before { background: var(--before); }
 .k-worst { background: var(--worst); } .k-folded { background: var(--folded); }
 .k-clip { height: 0 !important; border-top: 2px solid var(--clip); vertical-align: middle; }
-svg.inner { overflow: visible; }
 svg.chart { display: block; overflow: hidden; max-width: 100%; margin: 2px 0; }
+svg.plotted { width: calc(100% - 194px); margin-left: 150px; overflow: visible; }
 svg text { fill: var(--text); font-size: 11px; }
 svg .label { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: 10.5px; }
