@@ -72,8 +72,9 @@ std::string label(const std::string& name, int y) {
 }
 
 std::string value_text(const std::string& value, const std::string& style, int y) {
-  return fmt::format("<text class=\"{}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{}</text>", style,
-                     y, value);
+  return fmt::format(
+      "<text class=\"{}\" x=\"100%\" dx=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", style,
+      kValueWidth, y, value);
 }
 
 std::string bar(const Axis& axis, double value, int y, int height, const std::string& style,
