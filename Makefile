@@ -24,7 +24,7 @@ test: build
 	@python3 tools/run_tests.py build/release
 
 demo: build
-	@MODEL="$(MODEL)" DATA="$(DATA)" LABELS="$(LABELS)" DEMO="$(DEMO)" python3 tools/demo.py
+	@MODEL="$(MODEL)" DATA="$(DATA)" LABELS="$(LABELS)" PREPROCESS="$(PREPROCESS)" DEMO="$(DEMO)" python3 tools/demo.py
 
 docs: build
 	@python3 tools/method_tables.py --write build/release/bin/repquant

@@ -2,7 +2,8 @@
 """From float to 4 bits on one model, by the programs of build/release: what `make demo` runs.
 
 Environment: MODEL and DATA (a folder of images; sub-folders train and val, where there are both, calibrate and score) take
-the user's own, LABELS its label file; DEMO=full scores all 10,000 images of the built-in demo; DEMO_BUILD another build.
+the user's own, LABELS its label file, PREPROCESS a preset of --preprocess; DEMO=full scores all 10,000 images of the
+built-in demo; DEMO_BUILD names another build.
 """
 import json
 import os
@@ -22,12 +23,8 @@ def ask(program, *arguments):
     """Runs a program with --json; its progress goes to our standard error."""
     command = [str(BUILD / "bin" / program), *map(str, arguments), "--json"]
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if answer.returncode != 0:
-        try:
-            error = json.loads(answer.stdout)["error"]
-            sys.exit("demo: {message}\n  {hint}".format(message=error["message"], hint=error.get("hint") or ""))
-        except (ValueError, KeyError):
-            sys.exit(f"demo: {' '.join(command)} failed with exit code {answer.returncode}")
+    if answer.returncode != 0:   # what failed stands on standard error already
+        sys.exit(answer.returncode)
     return json.loads(answer.stdout)["result"]
 
 
@@ -46,10 +43,10 @@ def built_in(out):
 
 def users_own():
     model, data = pathlib.Path(os.environ["MODEL"]), pathlib.Path(os.environ["DATA"])
-    labels = os.environ.get("LABELS")
-    setup = {"model": model, "calibrate": data, "score": str(data), "common": [], "names": [], "overlap": ["--force-overlap"],
-             "labels": ["--labels", labels] if labels else [], "eval_labels": ["--eval-labels", labels] if labels else [],
-             "title": f"{model.name} on {data.name}"}
+    labels, preset = os.environ.get("LABELS"), os.environ.get("PREPROCESS")
+    setup = {"model": model, "calibrate": data, "score": str(data), "overlap": ["--force-overlap"], "names": [],
+             "common": ["--preprocess", preset] if preset else [], "labels": ["--labels", labels] if labels else [],
+             "eval_labels": ["--eval-labels", labels] if labels else [], "title": f"{model.name} on {data.name}"}
     if (data / "train").is_dir() and (data / "val").is_dir():
         setup.update(calibrate=data / "train", score=str(data / "val"), overlap=[])
     else:
