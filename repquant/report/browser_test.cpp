@@ -73,7 +73,8 @@ addEventListener("load", () => {
       }).length,
       overlaps: [...page.querySelectorAll("svg.plotted .value")].filter(v =>
         [...v.closest("svg").querySelectorAll("rect, line, .label")].some(r =>
-          box(r).right > box(v).left && box(r).left < box(v).right && box(r).bottom > box(v).top + 3 && box(r).top < box(v).bottom - 3)).length,
+          box(r).right > box(v).left && box(r).left < box(v).right &&
+          box(r).bottom > box(v).top + 3 && box(r).top < box(v).bottom - 3)).length,
       bars: [...page.querySelectorAll("svg .after, svg .code")]
         .filter(s => !(box(s).width > 0 && box(s).height > 0)).length,
       letters: Math.min(...[...page.querySelectorAll("svg text")].map(t => box(t).height)),
