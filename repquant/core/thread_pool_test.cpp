@@ -14,6 +14,8 @@ namespace {
 std::atomic<int64_t> allocations{0};
 }
 
+// GCC pairs the free() below with its own operator new, not with the one above it.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 // Counts every allocation of this test program.
 void* operator new(size_t size) {
   allocations.fetch_add(1, std::memory_order_relaxed);

@@ -25,6 +25,8 @@ void* counted(size_t size, size_t alignment) {
 }
 }  // namespace
 
+// GCC pairs the free() below with its own operator new, not with the one above it.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void* operator new(size_t size) { return counted(size, 16); }
 void* operator new[](size_t size) { return counted(size, 16); }
 void* operator new(size_t size, std::align_val_t a) {
