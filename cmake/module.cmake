@@ -12,6 +12,8 @@ endif()
 if(REPQUANT_SANITIZE)
   target_compile_options(repquant_options INTERFACE -fsanitize=${REPQUANT_SANITIZE} -fno-sanitize-recover=all
     -fno-omit-frame-pointer)
+  # GCC 12 with sanitizers warns inside <regex> and std::string, falsely.
+  target_compile_options(repquant_options INTERFACE -Wno-maybe-uninitialized -Wno-restrict)
   target_link_options(repquant_options INTERFACE -fsanitize=${REPQUANT_SANITIZE})
 endif()
 
