@@ -13,7 +13,8 @@ if(REPQUANT_SANITIZE)
   target_compile_options(repquant_options INTERFACE -fsanitize=${REPQUANT_SANITIZE} -fno-sanitize-recover=all
     -fno-omit-frame-pointer)
   # GCC 12 with sanitizers warns inside <regex> and std::string, falsely.
-  target_compile_options(repquant_options INTERFACE -Wno-maybe-uninitialized -Wno-restrict)
+  target_compile_options(repquant_options INTERFACE
+    $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized> $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
   target_link_options(repquant_options INTERFACE -fsanitize=${REPQUANT_SANITIZE})
 endif()
 
