@@ -30,7 +30,7 @@ void on_signal(int number) {
 
 // The second one ends at once: SA_RESETHAND.
 void install_handlers() {
-  struct sigaction action{};
+  struct sigaction action {};
   action.sa_handler = on_signal;
   action.sa_flags = static_cast<int>(SA_RESETHAND);
   ::sigaction(SIGINT, &action, nullptr);

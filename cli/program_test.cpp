@@ -77,7 +77,8 @@ TEST(Program, InspectsAnArtifact) {
 
 TEST(Program, EveryDamagedByteOfAnArtifactIsRefused) {
   const Folder folder;
-  const std::string path = folder.file("a.rq.safetensors"), broken = folder.file("b.rq.safetensors");
+  const std::string path = folder.file("a.rq.safetensors"),
+                    broken = folder.file("b.rq.safetensors");
   write_artifact(path, example_plan());
   const std::string bytes = read_text(path);
   for (const size_t at : {size_t{0}, size_t{9}, bytes.size() / 3, bytes.size() - 1}) {
@@ -99,7 +100,10 @@ TEST(Program, MissingAndForeignFiles) {
   write_text(folder.file("model.onnx"), "not a model");
   const Ended foreign = run({kRun, "eval", folder.file("model.onnx"), "--data", folder.file("x")});
   EXPECT_EQ(foreign.exit, kUnsupported);
-  EXPECT_EQ(run({kRun, "eval", folder.file("model.onnx"), "--data", folder.file("x"), "--metric", "ppl"}).exit, kUnsupported);
+  EXPECT_EQ(
+      run({kRun, "eval", folder.file("model.onnx"), "--data", folder.file("x"), "--metric", "ppl"})
+          .exit,
+      kUnsupported);
 }
 
 TEST(Program, FailureIsJsonToo) {
@@ -121,7 +125,9 @@ TEST(Program, NoColourWithoutATerminal) {
   EXPECT_EQ(run({kRun, "inspect", "/nowhere"}).err.find('\033'), std::string::npos);
   const Ended forced = run({"/bin/sh", "-c", "CLICOLOR_FORCE=1 '" + kRun + "' inspect /nowhere"});
   EXPECT_NE(forced.err.find('\033'), std::string::npos);
-  EXPECT_EQ(run({"/bin/sh", "-c", "CLICOLOR_FORCE=1 '" + kRun + "' inspect --no-color /nowhere"}).err.find('\033'), std::string::npos);
+  EXPECT_EQ(run({"/bin/sh", "-c", "CLICOLOR_FORCE=1 '" + kRun + "' inspect --no-color /nowhere"})
+                .err.find('\033'),
+            std::string::npos);
 }
 
 // CPU time, which other programs on the machine do not lengthen; best of several.
@@ -156,7 +162,8 @@ TEST(Sizes, UnitsAndRefusals) {
   EXPECT_EQ(parse_size("1.5MiB"), 1572864u);
   EXPECT_EQ(parse_size("10MB"), 10'000'000u);
   EXPECT_EQ(parse_size("77"), 77u);
-  for (const char* text : {"", "x", "-1", "0", "5XB", "nan", "1e99GiB"}) EXPECT_THROW(parse_size(text), Error) << text;
+  for (const char* text : {"", "x", "-1", "0", "5XB", "nan", "1e99GiB"})
+    EXPECT_THROW(parse_size(text), Error) << text;
 }
 
 TEST(Terminal, EscapesWhatFilesContain) {

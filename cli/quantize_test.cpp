@@ -1,4 +1,5 @@
-// repquant as a process, on the demo transformer: quantize and what follows, interruptions, bad input.
+// repquant as a process, on the demo transformer: quantize and what follows, interruptions, bad
+// input.
 #include <algorithm>
 #include <random>
 #include <thread>
@@ -36,13 +37,15 @@ class Quantize : public ::testing::Test {
   static std::string other() { return shared_->file("other.npy"); }
   static std::string labels() { return shared_->file("labels.txt"); }
   static std::string reference() { return shared_->file("reference.rq.safetensors"); }
-  static std::vector<std::string> command(const std::string& out, const std::vector<std::string>& more = {}) {
-    std::vector<std::string> words{kTool, "quantize", kModel, "-o", out, "--data", data(), "--preset", "repquant_w4a4",
-                                   "--samples", "8"};
+  static std::vector<std::string> command(const std::string& out,
+                                          const std::vector<std::string>& more = {}) {
+    std::vector<std::string> words{kTool,  "quantize", kModel,          "-o",        out, "--data",
+                                   data(), "--preset", "repquant_w4a4", "--samples", "8"};
     words.insert(words.end(), more.begin(), more.end());
     return words;
   }
-  static std::vector<std::string> eval(const std::string& model, const std::vector<std::string>& more = {}) {
+  static std::vector<std::string> eval(const std::string& model,
+                                       const std::vector<std::string>& more = {}) {
     std::vector<std::string> words{kTool, "eval", model, "--data", other(), "--labels", labels()};
     words.insert(words.end(), more.begin(), more.end());
     return words;
@@ -66,8 +69,10 @@ TEST_F(Quantize, SameBytesForOneAndTwoThreadsAndFromItsOwnRecipe) {
   const std::string out = folder.file("a.rq.safetensors");
   ASSERT_EQ(run(command(out, {"--threads", "1"})).exit, 0);
   EXPECT_EQ(read_text(out), read_text(reference()));
-  const std::vector<std::string> again{kTool, "quantize", kModel, "-o", out, "--data", data(), "--recipe",
-                                       reference() + ".recipe.toml", "--threads", "2", "--force"};
+  const std::vector<std::string> again{kTool,       "quantize", kModel,
+                                       "-o",        out,        "--data",
+                                       data(),      "--recipe", reference() + ".recipe.toml",
+                                       "--threads", "2",        "--force"};
   const Ended ended = run(again);
   ASSERT_EQ(ended.exit, 0) << ended.err;
   EXPECT_EQ(read_text(out), read_text(reference()));
@@ -92,7 +97,8 @@ TEST_F(Quantize, KilledAtTenMomentsTheSameCommandGivesTheSameBytes) {
     Process process(command(out));
     const int block = std::uniform_int_distribution<int>(1, 8)(random);
     process.wait_for("block " + std::to_string(block) + "/");
-    std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<int>(0, 60)(random)));
+    std::this_thread::sleep_for(
+        std::chrono::milliseconds(std::uniform_int_distribution<int>(0, 60)(random)));
     process.send(SIGKILL);
     kills += process.wait().exit == 128 + SIGKILL ? 1 : 0;
   }
@@ -103,7 +109,8 @@ TEST_F(Quantize, KilledAtTenMomentsTheSameCommandGivesTheSameBytes) {
   EXPECT_EQ(read_text(out), read_text(reference()));
   EXPECT_GE(kills, 5);
   EXPECT_EQ(resumed, 1) << ended.err;
-  for (const std::string& name : folder.names()) EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
+  for (const std::string& name : folder.names())
+    EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
 }
 
 TEST_F(Quantize, CtrlCSavesAndNamesTheWayOn) {
@@ -161,27 +168,35 @@ TEST_F(Quantize, BadRecipesAreUsageErrors) {
   };
   expect_message(with("shceme = \"w4a4\"\n"), ":1:1: unknown key \"shceme\"; nearest: scheme");
   expect_message(with("[[pass]]\nmethod = \"repqant\"\n"), "nearest: repquant");
-  expect_message(with("[[pass]]\nmethod = \"repquant\"\ncilp = \"grid\"\n"), ":3:1: unknown key \"cilp\"; nearest: clip");
+  expect_message(with("[[pass]]\nmethod = \"repquant\"\ncilp = \"grid\"\n"),
+                 ":3:1: unknown key \"cilp\"; nearest: clip");
   expect_message(with("scheme = \"w1a4\"\n"), "expected 2 to 8 bits, got 1");
   expect_message(with("scheme = \"w4a9\"\n"), "expected 2 to 8 bits, got 9");
-  expect_message(with("[[pass]]\nmethod = \"repquant\"\n[budget]\nmax_drop = { top1 = 1.0 }\n"), "not supported");
-  const Ended nothing = with("[[pass]]\nmethod = \"repquant\"\n[[layer]]\nmatch = \"nosuch.*\"\nweights = 8\n");
+  expect_message(with("[[pass]]\nmethod = \"repquant\"\n[budget]\nmax_drop = { top1 = 1.0 }\n"),
+                 "not supported");
+  const Ended nothing =
+      with("[[pass]]\nmethod = \"repquant\"\n[[layer]]\nmatch = \"nosuch.*\"\nweights = 8\n");
   EXPECT_EQ(nothing.exit, kUsage);
   expect_message(nothing, "matches no layer");
   EXPECT_EQ(folder.names().size(), 1u);
   EXPECT_EQ(run(command(out, {"--set", "repquant.clip=sideways"})).exit, kUsage);
-  EXPECT_EQ(run({kTool, "quantize", kModel, "-o", out, "--data", data(), "--preset", "repquant_w4a5"}).exit, kUsage);
+  EXPECT_EQ(
+      run({kTool, "quantize", kModel, "-o", out, "--data", data(), "--preset", "repquant_w4a5"})
+          .exit,
+      kUsage);
 }
 
 TEST_F(Quantize, PublishedLevelsAreForSimulation) {
   const Folder folder;
   const std::string out = folder.file("a.rq.safetensors");
-  const std::vector<std::string> compat{"--preset", "repq_vit_w4a4", "--set", "repq_vit.compat=true"};
+  const std::vector<std::string> compat{"--preset", "repq_vit_w4a4", "--set",
+                                        "repq_vit.compat=true"};
   std::vector<std::string> words{kTool, "quantize", kModel, "-o", out, "--data", data()};
   words.insert(words.end(), compat.begin(), compat.end());
   EXPECT_EQ(run(words).exit, kUnsupported);
-  const Ended ended = run(eval(kModel, {"--simulate", "repq_vit_w4a4", "--set", "repq_vit.compat=true", "--samples", "8",
-                                        "--calibration", data(), "--json"}));
+  const Ended ended =
+      run(eval(kModel, {"--simulate", "repq_vit_w4a4", "--set", "repq_vit.compat=true", "--samples",
+                        "8", "--calibration", data(), "--json"}));
   EXPECT_EQ(ended.exit, 0) << ended.err;
   expect_schema(ended, "eval");
   EXPECT_EQ(ended.json()["result"]["kind"], "simulated");
@@ -205,14 +220,18 @@ TEST_F(Quantize, BadData) {
   EXPECT_EQ(with(other(), {"--eval-data", other(), "--eval-labels", labels()}).exit, kUsage);
   EXPECT_FALSE(fs::exists(out));
   write_text(folder.file("short.txt"), "1\n2\n");
-  EXPECT_EQ(run({kTool, "eval", reference(), "--data", other(), "--labels", folder.file("short.txt")}).exit, kInput);
+  EXPECT_EQ(
+      run({kTool, "eval", reference(), "--data", other(), "--labels", folder.file("short.txt")})
+          .exit,
+      kInput);
 }
 
 TEST_F(Quantize, OneImageIsEnoughButSaid) {
   const Folder folder;
   const std::string out = folder.file("a.rq.safetensors");
-  const std::vector<std::string> words{kTool, "quantize", kModel, "-o", out, "--data", data() + "[0:1]", "--preset",
-                                       "repquant_w4a4", "--strict"};
+  const std::vector<std::string> words{
+      kTool,      "quantize",      kModel,    "-o", out, "--data", data() + "[0:1]",
+      "--preset", "repquant_w4a4", "--strict"};
   const Ended ended = run(words);
   EXPECT_EQ(ended.exit, kWarnings) << ended.err;
   EXPECT_NE(ended.err.find("32 samples asked for, 1 found"), std::string::npos);
@@ -221,7 +240,8 @@ TEST_F(Quantize, OneImageIsEnoughButSaid) {
 
 TEST_F(Quantize, BadModels) {
   const Folder folder;
-  const std::string bytes = read_text(kModel), broken = folder.file("m.onnx"), out = folder.file("a.rq.safetensors");
+  const std::string bytes = read_text(kModel), broken = folder.file("m.onnx"),
+                    out = folder.file("a.rq.safetensors");
   const auto with = [&](const std::string& content) {
     write_text(broken, content);
     return run({kTool, "quantize", broken, "-o", out, "--data", data(), "--samples", "2"});

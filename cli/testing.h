@@ -44,7 +44,7 @@ class Process {
       ::dup2(out[1], STDOUT_FILENO);
       ::dup2(err[1], STDERR_FILENO);
       if (limit_bytes > 0) {
-        const struct rlimit limit{limit_bytes, limit_bytes};
+        const struct rlimit limit { limit_bytes, limit_bytes };
         ::setrlimit(RLIMIT_FSIZE, &limit);
       }
       std::vector<char*> arguments;
@@ -130,7 +130,8 @@ class Folder {
   const fs::path& path() const { return path_; }
   std::vector<std::string> names() const {
     std::vector<std::string> found;
-    for (const auto& entry : fs::directory_iterator(path_)) found.push_back(entry.path().filename());
+    for (const auto& entry : fs::directory_iterator(path_))
+      found.push_back(entry.path().filename());
     return found;
   }
 
@@ -167,21 +168,24 @@ inline void expect_message(const Ended& ended, const std::string& part) {
 }
 
 // The subset of JSON Schema that docs/schema uses: type, required, properties, items, enum.
-inline std::string mismatch(const nlohmann::json& value, const nlohmann::json& schema, const std::string& at = "") {
+inline std::string mismatch(const nlohmann::json& value, const nlohmann::json& schema,
+                            const std::string& at = "") {
   if (schema.contains("type")) {
-    const std::vector<std::string> types = schema["type"].is_array()
-                                               ? schema["type"].get<std::vector<std::string>>()
-                                               : std::vector<std::string>{schema["type"].get<std::string>()};
+    const std::vector<std::string> types =
+        schema["type"].is_array() ? schema["type"].get<std::vector<std::string>>()
+                                  : std::vector<std::string>{schema["type"].get<std::string>()};
     bool fits = false;
     for (const std::string& type : types) {
-      fits = fits || (type == "object" && value.is_object()) || (type == "array" && value.is_array()) ||
-             (type == "string" && value.is_string()) || (type == "number" && value.is_number()) ||
-             (type == "integer" && value.is_number_integer()) || (type == "boolean" && value.is_boolean()) ||
-             (type == "null" && value.is_null());
+      fits = fits || (type == "object" && value.is_object()) ||
+             (type == "array" && value.is_array()) || (type == "string" && value.is_string()) ||
+             (type == "number" && value.is_number()) ||
+             (type == "integer" && value.is_number_integer()) ||
+             (type == "boolean" && value.is_boolean()) || (type == "null" && value.is_null());
     }
     if (!fits) return at + ": wrong type: " + value.dump().substr(0, 80);
   }
-  if (schema.contains("enum") && std::find(schema["enum"].begin(), schema["enum"].end(), value) == schema["enum"].end()) {
+  if (schema.contains("enum") &&
+      std::find(schema["enum"].begin(), schema["enum"].end(), value) == schema["enum"].end()) {
     return at + ": not allowed: " + value.dump();
   }
   const nlohmann::json required = schema.value("required", nlohmann::json::array());
@@ -191,11 +195,13 @@ inline std::string mismatch(const nlohmann::json& value, const nlohmann::json& s
   }
   for (const auto& [key, inner] : properties.items()) {
     if (!value.is_object() || !value.contains(key)) continue;
-    if (const std::string found = mismatch(value[key], inner, at + "/" + key); !found.empty()) return found;
+    if (const std::string found = mismatch(value[key], inner, at + "/" + key); !found.empty())
+      return found;
   }
   if (schema.contains("items") && value.is_array()) {
     for (const auto& item : value) {
-      if (const std::string found = mismatch(item, schema["items"], at + "/-"); !found.empty()) return found;
+      if (const std::string found = mismatch(item, schema["items"], at + "/-"); !found.empty())
+        return found;
     }
   }
   return "";
@@ -205,10 +211,14 @@ inline void expect_schema(const Ended& ended, const std::string& verb) {
   const nlohmann::json document = ended.json();
   ASSERT_TRUE(document.is_object()) << ended.out.substr(0, 400) << ended.err;
   const fs::path folder = fs::path(REPQUANT_SOURCE) / "docs" / "schema";
-  const auto schema = [&](const std::string& name) { return nlohmann::json::parse(read_text(folder / (name + ".json"))); };
+  const auto schema = [&](const std::string& name) {
+    return nlohmann::json::parse(read_text(folder / (name + ".json")));
+  };
   EXPECT_EQ(mismatch(document, schema("envelope")), "");
   EXPECT_EQ(document["verb"], verb);
-  if (document["ok"] == true) { EXPECT_EQ(mismatch(document["result"], schema(verb)), ""); }
+  if (document["ok"] == true) {
+    EXPECT_EQ(mismatch(document["result"], schema(verb)), "");
+  }
 }
 
 }  // namespace repquant::cli::testing

@@ -142,7 +142,10 @@ std::string help_text(CLI::App& app, bool all) {
   std::string text = app.help();
   for (size_t at; (at = text.find("\n\n\n")) != std::string::npos;) text.erase(at, 1);
   while (text.ends_with("\n\n")) text.pop_back();
-  return all ? text : text + "\n--help-all adds the common options (--json, --threads, ...) and preprocessing.\n";
+  return all ? text
+             : text +
+                   "\n--help-all adds the common options (--json, --threads, ...) and "
+                   "preprocessing.\n";
 }
 
 std::string overview(const char* name, const std::vector<Command>& commands) {
