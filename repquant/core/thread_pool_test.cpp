@@ -14,6 +14,7 @@ namespace {
 std::atomic<int64_t> allocations{0};
 }
 
+#ifndef __SANITIZE_ADDRESS__   // which brings its own and checks that they match
 // GCC pairs the free() below with its own operator new, not with the one above it.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 // Counts every allocation of this test program.
@@ -24,6 +25,7 @@ void* operator new(size_t size) {
 }
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#endif
 
 namespace repquant {
 namespace {

@@ -17,7 +17,7 @@
 namespace {
 std::atomic<int64_t> allocations{0};
 
-void* counted(size_t size, size_t alignment) {
+[[maybe_unused]] void* counted(size_t size, size_t alignment) {
   allocations.fetch_add(1, std::memory_order_relaxed);
   void* p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
   if (p == nullptr) throw std::bad_alloc();
@@ -25,6 +25,7 @@ void* counted(size_t size, size_t alignment) {
 }
 }  // namespace
 
+#ifndef __SANITIZE_ADDRESS__   // which brings its own and checks that they match
 // GCC pairs the free() below with its own operator new, not with the one above it.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void* operator new(size_t size) { return counted(size, 16); }
@@ -43,6 +44,7 @@ void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
 void operator delete[](void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+#endif
 
 namespace repquant {
 namespace {
