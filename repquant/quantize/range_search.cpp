@@ -57,11 +57,8 @@ double span_error(std::span<const float> x, const QParams& params) {
   }
   const Log& log = std::get<Log>(params.spec.format);
   const LogGrid grid = log_grid(params, 0);
-  std::vector<float> levels = grid.levels;
-  const auto shift = static_cast<float>(log.shift);
-  for (float& level : levels) level -= 0;  // fake_log subtracts the shift itself
-  return error_log(x.data(), n, shift, grid.thresholds.data(),
-                   static_cast<int>(grid.thresholds.size()), levels.data());
+  return error_log(x.data(), n, static_cast<float>(log.shift), grid.thresholds.data(),
+                   static_cast<int>(grid.thresholds.size()), grid.levels.data());
 }
 
 size_t least(const std::vector<double>& errors) {
