@@ -106,6 +106,7 @@ Outcome run(Options& options, const Context& context) {
                     {"bytes", done.bytes},
                     {"peak_memory_bytes", done.peak_memory_bytes},
                     {"seconds", done.seconds},
+                    {"cpu_seconds", done.cpu_seconds},
                     {"digest", done.digest},
                     {"model_bytes", done.model_bytes},
                     {"run_record", done.run_record.string()},

@@ -68,7 +68,7 @@ reconstruct::SequentialOptions resolve(const Options& o) {
   const bool paper = o.tier == "paper", accurate = o.tier == "accurate";
   const bool fast = o.tier == "fast" || accurate;
   reconstruct::SequentialOptions s;
-  s.clip = o.clip != "tier" ? o.clip : paper ? "learned" : "percentile";
+  s.clip = o.clip != "tier" ? o.clip : paper ? "learned" : fast ? "symmetric" : "percentile";
   s.clip_steps = o.clip_steps;
   s.activation_range = o.ranges != "tier" ? o.ranges : fast ? "mse" : "percentile";
   s.weight_range = s.activation_range;

@@ -140,10 +140,20 @@ void check_memory(const QuantizeJob& job, const Calibrated& run) {
                           (needed >> 20) + 1, job.memory_cap >> 20));
 }
 
+// User and system time of all threads of the process, in seconds.
+double process_cpu_seconds() {
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
 }  // namespace
 
 uint64_t peak_memory_bytes() {
-  struct rusage usage{};
+  struct rusage usage {};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
 }
@@ -193,6 +203,7 @@ QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context
     write_file_atomically(outcome.recipe, to_toml(job.recipe));
     outcome.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    outcome.cpu_seconds = process_cpu_seconds();
     outcome.peak_memory_bytes = peak_memory_bytes();
     write_file_atomically(outcome.run_record, run_record(job, *run, plan, outcome).dump(1) + "\n");
     if (!job.keep) work.remove();

@@ -43,7 +43,7 @@ struct QuantizeOutcome {
   std::filesystem::path artifact, run_record, recipe;
   std::string digest;
   uint64_t bytes = 0, model_bytes = 0, peak_memory_bytes = 0;
-  double seconds = 0;
+  double seconds = 0, cpu_seconds = 0;  // wall time; of all threads
   nlohmann::json metrics;  // {"before", "after", "difference"} when scored
   Report report;
 };

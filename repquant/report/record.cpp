@@ -225,7 +225,7 @@ void add_facts(const json& object, const std::string& prefix, int depth, std::ve
 std::vector<Fact> facts_of(const json& run) {
   std::vector<Fact> facts;
   for (const char* key : {"version", "model", "artifact", "calibration", "preprocess", "machine",
-                          "seconds", "peak_memory_bytes", "provenance", "recipe"}) {
+                          "seconds", "cpu_seconds", "peak_memory_bytes", "provenance", "recipe"}) {
     const json* value = member(run, key);
     if (value == nullptr || value->is_null()) continue;
     add_facts(json{{key, *value}}, "", 2, facts);
