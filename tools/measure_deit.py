@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Measures DeiT-Tiny: every figure of docs/numbers.md, by one command that goes on where it stopped.
 
-    tools/measure_deit.py [headline] [ablations] [--build build/release] [--threads 2] [--only REGEX] [--dry-run]
+    tools/measure_deit.py [headline] [ablations] [checks] [--build build/release] [--threads 2] [--only REGEX] [--dry-run]
 
 headline: the rows of the results table, seeds 0, 1, 2. ablations: W4A4, seed 0 (clipping, reconstruction, strict
-against compat, number of images with three seeds). Each row quantizes, then scores the artifact with repquant-run on
-the 650 images of imagenet/val; calibration images come from the first 200 of imagenet/train. Finished rows lie in
+against compat, number of images with three seeds). Each row quantizes, then scores the artifact by the integer runtime on
+the 650 images of imagenet/val; calibration images come from the first 200 of imagenet/train. checks: both ONNX exports in
+float, paired differences between methods, quantize against onnxruntime, equal bytes. Finished rows lie in
 docs/numbers/deit_tiny.json and are not measured again; afterwards docs/numbers.md is written from that file alone.
 """
 import argparse
+import hashlib
 import json
 import os
 import pathlib
@@ -22,6 +24,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STORE = ROOT / "docs/numbers/deit_tiny.json"
 PAGE = ROOT / "docs/numbers.md"
+README = ROOT / "README.md"
 POOL = "vision/imagenet/train[0:200]"
 
 
@@ -39,7 +42,7 @@ def headline():
     rows += [row("round_to_nearest", s, "round_to_nearest") for s in ("w8a8", "w6a6", "w4a4")]
     rows += [row("repq_vit strict", "w8a8", "repq_vit"), row("repquant fast", "w8a8", "repquant")]
     for seed in (0, 1, 2):
-        rows += [row("repquant paper", s, "repquant", seed, 128, tier="paper") for s in ("w4a4", "w6a6")]
+        rows += [row("repquant paper", s, "repquant", seed, tier="paper") for s in ("w4a4", "w6a6")]
         rows += [row("repquant accurate", s, "repquant", seed, 200, tier="accurate") for s in ("w4a4", "w3a3", "w3a4")]
     return rows
 
@@ -93,7 +96,95 @@ def measure(r, args, assets):
     made = run([args.bin / "repquant", "quantize", model, "-o", out, "--force", "--scheme", r["scheme"], "--method", r["method"],
                 *sets, "--data", assets / POOL, "--samples", r["samples"], "--seed", r["seed"], "--resume", "never", *common])
     float_scores = run([args.bin / "repquant", "eval", out, "--baseline", model, *score])
-    return {"quantize": {k: made[k] for k in ("bytes", "peak_memory_bytes", "seconds")}, "eval": float_scores}
+    return {"quantize": {k: made[k] for k in ("bytes", "peak_memory_bytes", "seconds", "cpu_seconds")}, "eval": float_scores}
+
+
+def eval_command(args, model, baseline, assets):
+    return [args.bin / "repquant", "eval", model, *(["--baseline", baseline] if baseline else []), "--data",
+            assets / "vision/imagenet/val", "--labels", assets / "vision/imagenet/val_labels.txt", "--json",
+            "--threads", args.threads]
+
+
+def quantize_command(args, assets, out, scheme, method, seed=0, threads=None):
+    return [args.bin / "repquant", "quantize", assets / "vision/deit_tiny/deit_tiny.onnx", "-o", out, "--force", "--scheme",
+            scheme, "--method", method, "--data", assets / POOL, "--seed", seed, "--resume", "never", "--json",
+            "--threads", threads or args.threads]
+
+
+def check_exports(args, assets):
+    """Float scores of today's exporter's file and of the legacy exporter's."""
+    subprocess.run([ROOT / ".venv/bin/python", ROOT / "tools/make_legacy_deit.py", args.scratch], check=True,
+                   stdout=subprocess.DEVNULL)
+    models = {"dynamo": assets / "vision/deit_tiny/deit_tiny.onnx",
+              "legacy": pathlib.Path(args.scratch) / "deit_tiny_legacy.onnx"}
+    return {name: run(eval_command(args, model, None, assets)) for name, model in models.items()}
+
+
+def check_paired(args, assets):
+    """repquant against strict repq_vit at W4A4, and both against round_to_nearest at W8A8, over the same images."""
+    def made(scheme, method, seed):
+        out = pathlib.Path(args.scratch) / f"{method}_{scheme}_{seed}.rq.safetensors"
+        run(quantize_command(args, assets, out, scheme, method, seed))
+        return out
+    result = {}
+    for seed in (0, 1, 2):
+        result[f"repquant - repq_vit, w4a4, seed {seed}"] = run(eval_command(
+            args, made("w4a4", "repquant", seed), made("w4a4", "repq_vit", seed), assets))
+    rounded = made("w8a8", "round_to_nearest", 0)
+    for method in ("repq_vit", "repquant"):
+        result[f"{method} - round_to_nearest, w8a8"] = run(eval_command(args, made("w8a8", method, 0), rounded, assets))
+    return result
+
+
+def check_time(args, assets, rounds=3):
+    """The whole quantize command with repq_vit against onnxruntime fp32 on 64 passes, one thread each, in turn."""
+    out = pathlib.Path(args.scratch) / "timed.rq.safetensors"
+    model = assets / "vision/deit_tiny/deit_tiny.onnx"
+    passes = [ROOT / ".venv/bin/python", "-c", "import sys, time, numpy, onnxruntime as ort\n"
+              "o = ort.SessionOptions(); o.intra_op_num_threads = 1\n"
+              "s = ort.InferenceSession(sys.argv[1], o, providers=['CPUExecutionProvider'])\n"
+              "x = {s.get_inputs()[0].name: numpy.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype('float32')}\n"
+              "s.run(None, x); t = time.perf_counter()\n"
+              "for _ in range(64): s.run(None, x)\n"
+              "print(time.perf_counter() - t)", model]
+    ours, theirs = [], []
+    for _ in range(rounds):
+        theirs.append(float(subprocess.run(list(map(str, passes)), check=True, capture_output=True, text=True).stdout))
+        ours.append(run(quantize_command(args, assets, out, "w4a4", "repq_vit", threads=1))["seconds"])
+    return {"quantize_seconds": ours, "onnxruntime_64_passes_seconds": theirs,
+            "ratio": statistics.median(a / b for a, b in zip(ours, theirs))}
+
+
+def check_bytes(args, assets):
+    """SHA-256 of the artifact of the same command twice, and with 1 and 2 threads."""
+    out = pathlib.Path(args.scratch) / "bytes.rq.safetensors"
+    digests = {}
+    for method in ("repq_vit", "repquant"):
+        for name, threads in (("2 threads", 2), ("2 threads again", 2), ("1 thread", 1)):
+            run(quantize_command(args, assets, out, "w4a4", method, threads=threads))
+            digests[f"{method} w4a4, {name}"] = hashlib.sha256(out.read_bytes()).hexdigest()
+    return digests
+
+
+CHECKS = {"float scores of both exports": check_exports, "paired differences": check_paired, "time of quantize": check_time,
+          "equal bytes": check_bytes}
+
+
+def checks_page(stored):
+    lines = []
+    for name, scores in stored.get("float scores of both exports", {}).items():
+        lines.append(f"- float, {name} exporter's file: top-1 {scores['top1']:.2f}, top-5 {scores['top5']:.2f}")
+    for name, scores in stored.get("paired differences", {}).items():
+        low, high = scores["difference_interval"]
+        lines.append(f"- {name}: {scores['difference']:+.2f} points, 95 % interval [{low:+.2f}, {high:+.2f}]")
+    if times := stored.get("time of quantize"):
+        lines.append(f"- `quantize` with repq_vit W4A4, 32 images, one thread: {times['ratio']:.2f} times onnxruntime fp32 on 64 "
+                     f"image passes (median of {len(times['quantize_seconds'])} rounds in turn)")
+    digests = stored.get("equal bytes", {})
+    for method in sorted({name.split()[0] for name in digests}):
+        values = {digest for name, digest in digests.items() if name.startswith(method + " ")}
+        lines.append(f"- {method} W4A4, twice with two threads and once with one: {'equal' if len(values) == 1 else 'DIFFERENT'} bytes")
+    return lines
 
 
 def load():
@@ -101,11 +192,6 @@ def load():
 
 
 def save(data):
-    """Files are named without their folders: where they lay says nothing to others."""
-    for entry in data["rows"].values():
-        for scores in (entry["eval"], entry["eval"].get("baseline", {})):
-            if "model" in scores:
-                scores["model"] = pathlib.PurePath(scores["model"]).name
     STORE.parent.mkdir(parents=True, exist_ok=True)
     STORE.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
@@ -120,12 +206,12 @@ def figures(entry):
     made = entry.get("quantize", {})
     return (f"{scores['top1']:.2f}", f"{scores['top5']:.2f}",
             f"{scores['agreement']:.1f}" if "agreement" in scores else "", f"{scores['kl']:.3f}" if "kl" in scores else "",
-            f"{made['seconds']:.0f}" if made else "", f"{made['peak_memory_bytes'] / 2**20:.0f}" if made else "",
+            f"{made['cpu_seconds']:.0f}" if made else "", f"{made['peak_memory_bytes'] / 2**20:.0f}" if made else "",
             f"{made['bytes'] / 1e6:.2f}" if made else "simulated")
 
 
 def table(rows, stored):
-    lines = ["| row | scheme | images | seed | top-1 | top-5 | agreement | KL | s | peak MiB | artifact MB |",
+    lines = ["| row | scheme | images | seed | top-1 | top-5 | agreement | KL | CPU s | peak MiB | artifact MB |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
     groups = {}
     for r in rows:
@@ -144,15 +230,49 @@ def write_page(data):
             "DeiT-Tiny, the 650 validation images of the assets (float 80.46 top-1). Calibration images are drawn by seed from the",
             "first 200 of `imagenet/train`. Scored on the artifact by the integer runtime; \"simulated\" rows are fake-quantized float",
             f"(`eval --simulate`, the only way to score published levels). One image is 0.15 points. Machine: {data.get('machine', '')}.",
-            "Seconds are wall time of `repquant quantize` with two threads on a shared machine.", "",
-            "Written by `tools/measure_deit.py headline ablations`.", "", "## Headline", "", *table(headline(), data["rows"]), "",
-            "## Ablations, W4A4", "", *table(ablations(), data["rows"]), ""]
+            "CPU s: processor time of all threads of `repquant quantize`, from start to finished artifact.", "",
+            "Written by `tools/measure_deit.py headline ablations checks`.", "", "## Headline", "", *table(headline(), data["rows"]), "",
+            "## Ablations, W4A4", "", *table(ablations(), data["rows"]), "",
+            "## Checks", "", *checks_page(data.get("checks", {})), ""]
     PAGE.write_text("\n".join(text))
+
+
+RESULTS = [  # of the README: row, scheme, command
+    ("round_to_nearest", "w8a8", "--preset round_to_nearest_w8a8"), ("round_to_nearest", "w4a4", "--preset round_to_nearest_w4a4"),
+    ("repq_vit strict", "w6a6", "--preset repq_vit_w6a6"), ("repq_vit strict", "w4a4", "--preset repq_vit_w4a4"),
+    ("repquant fast", "w8a8", "--preset repquant_w8a8"), ("repquant fast", "w6a6", "--preset repquant_w6a6"),
+    ("repquant fast", "w4a8", "--preset repquant_w4a8"), ("repquant fast", "w4a4", "--preset repquant_w4a4"),
+    ("repquant fast", "w3a3", "--preset repquant_w3a3"), ("repquant paper", "w4a4", "--scheme w4a4 --method repquant --set repquant.tier=paper"),
+    ("repquant accurate", "w4a4", "--preset repquant_accurate_w4a4"),
+    ("repquant accurate", "w3a4", "--scheme w3a4 --method repquant --set repquant.tier=accurate --samples 200"),
+    ("repquant accurate", "w3a3", "--preset repquant_accurate_w3a3")]
+
+
+def results_table(stored):
+    lines = ["| method | scheme | `repquant quantize deit_tiny.onnx -o out.rq.safetensors --data train[0:200]` ... | top-1 % | MB | CPU s |",
+             "|---|---|---|---|---|---|"]
+    for name, scheme, command in RESULTS:
+        entries = [stored[key(r)] for r in headline() if (r["name"], r["scheme"]) == (name, scheme) and key(r) in stored]
+        if not entries:
+            continue
+        scores = [entry["eval"]["top1"] for entry in entries]
+        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+        made = [entry["quantize"] for entry in entries]
+        lines.append(f"| {name} | {scheme.upper()} | `{command}` | {statistics.mean(scores):.2f}{spread} | "
+                     f"{made[0]['bytes'] / 1e6:.2f} | {statistics.mean(m['cpu_seconds'] for m in made):.0f} |")
+    return "\n".join(lines)
+
+
+def write_readme(data):
+    """The table between the README's markers."""
+    text = README.read_text()
+    before, rest = text.split("<!-- results -->\n")
+    README.write_text(f"{before}<!-- results -->\n{results_table(data['rows'])}\n<!-- /results -->" + rest.split("<!-- /results -->")[1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["headline"], choices=["headline", "ablations", "page"])
+    parser.add_argument("what", nargs="*", default=["headline"], choices=["headline", "ablations", "checks", "page"])
     parser.add_argument("--build", default=ROOT / "build/release", type=pathlib.Path)
     parser.add_argument("--threads", default="2")
     parser.add_argument("--only", default=".", help="regular expression over the rows' keys")
@@ -160,7 +280,7 @@ def main():
     args = parser.parse_args()
     args.bin = args.build / "bin"
     assets = pathlib.Path(os.environ.get("REPQUANT_ASSETS") or ROOT / "../shared/assets").resolve()
-    rows = [r for w in args.what for r in {"headline": headline, "ablations": ablations, "page": list}[w]()]
+    rows = [r for w in args.what for r in {"headline": headline, "ablations": ablations, "checks": list, "page": list}[w]()]
     data = load()
     data["machine"] = machine()
     with tempfile.TemporaryDirectory() as args.scratch:
@@ -176,8 +296,16 @@ def main():
             data["rows"][k] = measure(r, args, assets)
             save(data)
             print(f": top-1 {data['rows'][k]['eval']['top1']:.2f} ({time.time() - started:.0f} s)", flush=True)
+        for name, check in CHECKS.items() if "checks" in args.what else []:
+            if name in data.setdefault("checks", {}) or not re.search(args.only, name):
+                continue
+            print(name, flush=True)
+            if not args.dry_run:
+                data["checks"][name] = check(args, assets)
+                save(data)
     save(data)
     write_page(data)
+    write_readme(data)
 
 
 if __name__ == "__main__":
