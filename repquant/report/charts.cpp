@@ -10,9 +10,10 @@
 namespace repquant::report {
 namespace {
 
-// Pixels left of a horizontal plot for labels and right of it for values; class "plotted" has them as
-// margins, so that percentages are of the plot alone.
+// Pixels left of a horizontal plot for labels and right of it for values; class "plotted" has them
+// as margins, so that percentages are of the plot alone.
 constexpr int kLabelWidth = 150, kValueWidth = 44;
+constexpr int kAxisHeight = 16;  // below a plot of class "gutter", which has its values at the left
 constexpr size_t kLabelBytes = 23;
 constexpr size_t kMostPoints = 512;  // of a line across channels
 
@@ -152,35 +153,60 @@ std::string outline(const std::vector<double>& line, bool lowest, const Scale& s
                      steps(points, scale, false));
 }
 
-// The plot stretches with the page, the letters over it do not.
-std::string plot(int height, size_t channels, const std::string& inside, const Scale& scale) {
-  const size_t width = std::min(channels, kMostPoints);
-  std::string svg = fmt::format(
-      "<rect class=\"field\" width=\"100%\" height=\"100%\"/>"
-      "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} 100\" preserveAspectRatio=\"none\">"
-      "<rect class=\"field\" width=\"{}\" height=\"100\"/>{}"
-      "<path class=\"zero\" d=\"M0 {:.2f}H{}\"/></svg>",
-      height, width, width, inside, scale.y(0), width);
-  svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"12\">{:.3g}</text>", scale.highest);
-  svg += fmt::format("<text class=\"tick halo\" x=\"4\" y=\"{}\">{:.3g}</text>", height - 4,
-                     scale.lowest);
-  return svg;
+std::string gutter_text(const std::string& text, double y) {
+  return fmt::format("<text class=\"tick\" x=\"-5\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>", y,
+                     text);
 }
 
-double widest(const std::vector<double>& low, const std::vector<double>& high) {
-  double width = 0;
-  for (size_t i = 0; i < low.size(); ++i) width = std::max(width, high[i] - low[i]);
-  return width;
+std::string axis_below(int height, const std::string& first, const std::string& what,
+                       const std::string& last) {
+  return fmt::format(
+      "<text class=\"tick\" x=\"0\" y=\"{0}\">{1}</text>"
+      "<text class=\"tick\" x=\"50%\" y=\"{0}\" text-anchor=\"middle\">{2}</text>"
+      "<text class=\"tick\" x=\"100%\" y=\"{0}\" text-anchor=\"end\">{3}</text>",
+      height + 12, first, what, last);
+}
+
+// The plot stretches with the page, the letters beside it do not.
+std::string stretched(int height, size_t width, const std::string& inside) {
+  return fmt::format(
+      "<rect class=\"field\" width=\"100%\" height=\"{0}\"/>"
+      "<svg width=\"100%\" height=\"{0}\" viewBox=\"0 0 {1} 100\" preserveAspectRatio=\"none\">"
+      "<rect class=\"field\" width=\"{1}\" height=\"100\"/>{2}</svg>",
+      height, width, inside);
+}
+
+std::string plot(int height, size_t channels, const std::string& inside, const Scale& scale,
+                 bool channel_axis) {
+  const size_t width = std::min(channels, kMostPoints);
+  std::string svg = stretched(
+      height, width,
+      inside + fmt::format("<path class=\"zero\" d=\"M0 {:.2f}H{}\"/>", scale.y(0), width));
+  const auto middle = [&](double value) { return scale.y(value) / 100 * height + 4; };
+  const auto tick = [&](double value) {
+    return gutter_text(fmt::format("{:.3g}", value), middle(value));
+  };
+  svg += tick(scale.highest);
+  if (scale.lowest < scale.highest) svg += tick(scale.lowest);
+  constexpr double kApart = 12;  // pixels between two lines of letters
+  if (middle(0) - middle(scale.highest) > kApart && middle(scale.lowest) - middle(0) > kApart)
+    svg += tick(0);
+  return channel_axis ? svg + axis_below(height, "0", "channel", std::to_string(channels - 1))
+                      : svg;
+}
+
+std::vector<double> sorted_widths(const std::vector<double>& low, const std::vector<double>& high) {
+  std::vector<double> widths;
+  for (size_t i = 0; i < low.size(); ++i) widths.push_back(high[i] - low[i]);
+  std::sort(widths.begin(), widths.end());
+  return widths;
 }
 
 std::string width_text(const std::string& what, const std::vector<double>& low,
                        const std::vector<double>& high) {
   if (low.empty()) return {};
-  std::vector<double> widths;
-  for (size_t i = 0; i < low.size(); ++i) widths.push_back(high[i] - low[i]);
-  std::nth_element(widths.begin(), widths.begin() + static_cast<ptrdiff_t>(widths.size() / 2),
-                   widths.end());
-  return fmt::format("{}: widest channel {:.3g}, median {:.3g}. ", what, widest(low, high),
+  const std::vector<double> widths = sorted_widths(low, high);
+  return fmt::format("{}: widest channel {:.3g}, median {:.3g}. ", what, widths.back(),
                      widths[widths.size() / 2]);
 }
 
@@ -277,8 +303,14 @@ std::string sqnr_chart(const std::vector<TableRow>& layers) {
              bottom + 4, "SQNR by layer",
              fmt::format("{} layers, signal-to-quantization-noise ratio in dB, higher is better",
                          shown),
-                  "chart plotted") +
+             "chart plotted") +
          inside + beside + "</svg>";
+}
+
+double widest_to_median(const std::vector<double>& low, const std::vector<double>& high) {
+  const std::vector<double> widths = sorted_widths(low, high);
+  const double median = widths.empty() ? 0 : widths[widths.size() / 2];
+  return median > 0 ? widths.back() / median : 0;
 }
 
 std::string range_chart_before(const ChannelRanges& r) {
@@ -291,20 +323,23 @@ std::string range_chart_before(const ChannelRanges& r) {
     inside += outline(r.clip_low, true, scale) + outline(r.clip_high, false, scale);
   }
   const size_t channels = std::max(r.before_low.size(), r.clip_low.size());
-  return open_svg(kHeight, r.norm + ": channel ranges before the fold",
+  const bool axis = r.folded_low.empty();  // else below the chart that follows
+  return open_svg(axis ? kHeight + kAxisHeight : kHeight,
+                  r.norm + ": channel ranges before the fold",
                   width_text("measured", r.before_low, r.before_high) +
-                      width_text("clipped", r.clip_low, r.clip_high)) +
-         plot(kHeight, channels, inside, scale) + "</svg>";
+                      width_text("clipped", r.clip_low, r.clip_high),
+                  "chart gutter") +
+         plot(kHeight, channels, inside, scale, axis) + "</svg>";
 }
 
 std::string range_chart_folded(const ChannelRanges& r) {
   if (r.folded_low.empty()) return {};
   constexpr int kHeight = 92;
   const Scale scale = scale_over({&r.folded_low, &r.folded_high}, 0.2);
-  return open_svg(kHeight, r.norm + ": channel ranges after the fold",
-                  width_text("folded", r.folded_low, r.folded_high)) +
+  return open_svg(kHeight + kAxisHeight, r.norm + ": channel ranges after the fold",
+                  width_text("folded", r.folded_low, r.folded_high), "chart gutter") +
          plot(kHeight, r.folded_low.size(),
-              area(r.folded_low, r.folded_high, scale, "range-folded"), scale) +
+              area(r.folded_low, r.folded_high, scale, "range-folded"), scale, true) +
          "</svg>";
 }
 
@@ -345,13 +380,15 @@ std::string histogram_chart(const CodeHistogram& histogram, const std::string& w
       fmt::format("codes {} to {}, {} of {} used, entropy {:.2f} bits", histogram.low,
                   histogram.low + static_cast<int64_t>(n) - 1, codes_used(histogram), n,
                   entropy_bits(histogram));
-  return open_svg(kHeight, histogram.layer + ": " + what, description) +
-         fmt::format(
-             "<rect class=\"field\" width=\"100%\" height=\"100%\"/>"
-             "<svg width=\"100%\" height=\"{}\" viewBox=\"0 0 {} 100\" "
-             "preserveAspectRatio=\"none\"><rect class=\"field\" width=\"{}\" "
-             "height=\"100\"/>{}</svg></svg>",
-             kHeight, n, n, bars);
+  const int64_t last = histogram.low + static_cast<int64_t>(n) - 1;
+  return open_svg(kHeight + kAxisHeight, histogram.layer + ": " + what, description,
+                  "chart gutter") +
+         stretched(kHeight, n, bars) +
+         gutter_text(fmt::format("{:.2g} %", total > 0 ? 100 * most / total : 0),
+                     0.04 * kHeight + 7) +
+         gutter_text("0", kHeight) +
+         axis_below(kHeight, std::to_string(histogram.low), "code", std::to_string(last)) +
+         "</svg>";
 }
 
 }  // namespace repquant::report

@@ -20,6 +20,10 @@ std::string range_chart_before(const ChannelRanges& ranges);
 // Range of each channel behind the fold. Empty without it.
 std::string range_chart_folded(const ChannelRanges& ranges);
 
+// The widest channel's range in units of the median one: how uneven they are. 0 without ranges or
+// where the median is 0.
+double widest_to_median(const std::vector<double>& low, const std::vector<double>& high);
+
 // How often each code occurs. `what`: "weight codes".
 std::string histogram_chart(const CodeHistogram& histogram, const std::string& what);
 

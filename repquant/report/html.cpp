@@ -1,6 +1,7 @@
 #include "repquant/report/html.h"
 
 #include <algorithm>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -42,14 +43,14 @@ std::string table(const std::string& caption, const std::string& names, const st
       "<div class=\"scroll {}\" role=\"region\" tabindex=\"0\" aria-label=\"{}\"><table>"
       "<caption>{}</caption><thead><tr><th scope=\"col\">{}</th>",
       frame, escape_html(caption), escape_html(caption), names);
-  if (any_kind) html += fmt::format("<th scope=\"col\">{}</th>", kinds);
+  if (any_kind) html += fmt::format("<th scope=\"col\" class=\"text\">{}</th>", kinds);
   for (const Column& column : columns) {
     html += fmt::format("<th scope=\"col\">{}</th>", escape_html(column.heading));
   }
   html += "</tr></thead><tbody>\n";
   for (const TableRow& row : rows) {
     html += fmt::format("<tr><th scope=\"row\" title=\"{0}\">{0}</th>", escape_html(row.name));
-    if (any_kind) html += fmt::format("<td>{}</td>", escape_html(row.kind));
+    if (any_kind) html += fmt::format("<td class=\"text\">{}</td>", escape_html(row.kind));
     for (const Column& column : columns) html += cell(row, column);
     html += "</tr>\n";
   }
@@ -95,7 +96,8 @@ std::string accuracy(const RunView& view) {
          "paired difference: models that share their images share most of their luck.</p>" +
          table("Accuracy", "model", "scheme", used_columns(score_columns(), view.scores),
                view.scores, "") +
-         "<figure>" + accuracy_chart(view.scores) + "</figure>\n";
+         "<figure><figcaption>Top-1 accuracy in percent with its 95 % interval</figcaption>" +
+         accuracy_chart(view.scores) + "</figure>\n";
 }
 
 std::string layer_part(const RunView& view) {
@@ -105,15 +107,20 @@ std::string layer_part(const RunView& view) {
   });
   std::string html =
       "<p class=\"quiet\">Signal-to-quantization-noise ratio of each layer's output against the "
-      "float model, everything before it quantized as well. 6 dB are one bit.</p>"
-      "<ul class=\"legend\">";
-  if (before) html += "<li><i class=\"k-before\"></i>before</li>";
+      "float model, everything before it quantized as well; higher is better, 6 dB are one bit.";
+  if (before) {
+    html +=
+        " Before: the same bits by plain rounding (round to nearest, one min-max range a tensor). "
+        "After: this run. The gap is what the method gained.";
+  }
+  html += "</p><ul class=\"legend\">";
+  if (before) html += "<li><i class=\"k-before\"></i>before: plainly rounded</li>";
   html +=
       "<li><i class=\"k-after\"></i>after</li>"
-      "<li><i class=\"k-worst\"></i>the three lowest</li></ul>";
+      "<li><i class=\"k-worst\"></i>after, the three lowest</li></ul>";
   html += fmt::format("<figure>{}</figure>\n", sqnr_chart(view.layers));
   if (!before) {
-    html += note("No SQNR before quantization in this record: the layers were float.");
+    html += note("No SQNR of plain rounding in this record.");
   }
   return html + "<details open><summary>The same as a table</summary>" +
          table("Layer-wise error", "layer", "kind", used_columns(layer_columns(), view.layers),
@@ -121,20 +128,28 @@ std::string layer_part(const RunView& view) {
          "</details>\n";
 }
 
+std::string unevenness(const ChannelRanges& r) {
+  const double before = widest_to_median(r.before_low, r.before_high),
+               folded = widest_to_median(r.folded_low, r.folded_high);
+  std::string text;
+  if (before > 0) text = fmt::format(" \u00b7 widest {:.2f} \u00d7 median", before);
+  if (before > 0 && folded > 0) text += fmt::format(", folded {:.2f} \u00d7", folded);
+  return text;
+}
+
 std::string range_part(const RunView& view) {
   if (view.ranges.empty()) return note("No channel ranges in this record.");
   std::string html =
-      "<p class=\"quiet\">Output of each normalization, channel by channel. One scale serves all "
-      "channels of a tensor: where ranges differ, codes are wasted. Clipping narrows them, the "
-      "fold makes them alike.</p><ul class=\"legend\"><li><i class=\"k-before\"></i>measured</li>"
-      "<li><i class=\"k-clip\"></i>clipping bounds</li>"
+      "<p class=\"quiet\">Output of each normalization, channel by channel, with rotations "
+      "applied. One scale serves all channels of a tensor: where ranges differ, codes are wasted. "
+      "Clipping narrows them, the fold makes them alike: the widest channel comes closer to the "
+      "median one.</p><ul class=\"legend\"><li><i class=\"k-before\"></i>measured</li>"
+      "<li><i class=\"k-clip\"></i>bounds of the codes</li>"
       "<li><i class=\"k-folded\"></i>after the fold</li></ul><div class=\"cards wide\">\n";
-  for (const ChannelRanges& ranges : view.ranges) {
-    const size_t channels =
-        std::max({ranges.before_low.size(), ranges.clip_low.size(), ranges.folded_low.size()});
-    html += fmt::format(
-        "<figure><figcaption><b>{}</b> \u00b7 {} channels</figcaption>{}{}</figure>\n",
-        escape_html(ranges.norm), channels, range_chart_before(ranges), range_chart_folded(ranges));
+  for (const ChannelRanges& r : view.ranges) {
+    html += fmt::format("<figure><figcaption><b>{}</b>{}</figcaption>{}{}</figure>\n",
+                        escape_html(r.norm), unevenness(r), range_chart_before(r),
+                        range_chart_folded(r));
   }
   return html + "</div>\n";
 }
@@ -142,16 +157,16 @@ std::string range_part(const RunView& view) {
 std::string histogram_part(const std::vector<CodeHistogram>& all, const std::string& what,
                            const std::string& about) {
   if (all.empty()) return note("No " + what + " in this record.");
-  std::string html =
-      "<p class=\"quiet\">" + about +
-      " Below each: its codes, how many are used, entropy.</p><div class=\"cards small\">\n";
-  for (const CodeHistogram& histogram : all) {
-    const int64_t high = histogram.low + static_cast<int64_t>(histogram.counts.size()) - 1;
+  std::string html = "<p class=\"quiet\">" + about +
+                     " Below each: how many codes are used, and their entropy.</p>"
+                     "<div class=\"cards small\">\n";
+  for (const CodeHistogram& h : all) {
     html += fmt::format(
-        "<figure><figcaption><b>{}</b></figcaption>{}<figcaption>{}\u2026{} \u00b7 {}/{} \u00b7 "
-        "{:.2f} bits</figcaption></figure>\n",
-        escape_html(histogram.layer), histogram_chart(histogram, what), histogram.low, high,
-        codes_used(histogram), histogram.counts.size(), entropy_bits(histogram));
+        "<figure><figcaption><b>{}</b></figcaption>{}<figcaption>{}{} of {} \u00b7 {:.2f} "
+        "bits</figcaption></figure>\n",
+        escape_html(h.layer), histogram_chart(h, what),
+        h.kind.empty() ? "" : escape_html(h.kind) + " \u00b7 ", codes_used(h), h.counts.size(),
+        entropy_bits(h));
   }
   return html + "</div>\n";
 }
@@ -220,11 +235,52 @@ std::string parts(const RunView& view, const std::string& prefix) {
   html +=
       section(prefix + "softmax", "Softmax codes",
               histogram_part(view.softmax, "softmax codes",
-                             "How often each code of the attention probabilities occurs; of "
-                             "logarithmic codes 0 is the largest probability, the last is zero."));
+                             "How often each code of the attention probabilities occurs, in "
+                             "one image. Of log codes 0 is the largest probability and the last "
+                             "is zero; of uniform and row codes 0 is zero."));
   std::string facts = fact_table(view.facts);
   if (!view.measurements.empty()) facts += measurement_table(view.measurements);
   return html + section(prefix + "provenance", "Provenance", facts);
+}
+
+// SQNR of each layer, one column a run; layers by name, in the order of the first run.
+std::string comparison(const std::vector<RunView>& runs) {
+  std::string head = "<th scope=\"col\">layer</th>", body;
+  double most = 0;
+  std::vector<std::map<std::string, const Number*>> columns;
+  for (const RunView& run : runs) {
+    head += fmt::format("<th scope=\"col\">{}</th>", escape_html(run.title));
+    auto& column = columns.emplace_back();
+    for (const TableRow& row : run.layers) {
+      column[row.name] = row.find("sqnr_db");
+      if (column[row.name] != nullptr) most = std::max(most, column[row.name]->value);
+    }
+  }
+  for (const TableRow& layer : runs.front().layers) {
+    body += fmt::format("<tr><th scope=\"row\">{}</th>", escape_html(layer.name));
+    for (const auto& column : columns) {
+      const auto found = column.find(layer.name);
+      const Number* sqnr = found == column.end() ? nullptr : found->second;
+      body += sqnr == nullptr
+                  ? "<td>\u2013</td>"
+                  : fmt::format("<td class=\"bar\" style=\"--w:{:.1f}%\">{}</td>",
+                                100 * std::clamp(sqnr->value / std::max(most, 1e-9), 0.0, 1.0),
+                                figure_of(*sqnr, {"", ""}));
+    }
+    body += "</tr>\n";
+  }
+  return fmt::format(
+      "<p class=\"quiet\">SQNR of each layer's output in dB after each run; higher is better. The "
+      "layers that fall behind are where accuracy is lost.</p>"
+      "<div class=\"scroll tall\" role=\"region\" tabindex=\"0\" aria-label=\"SQNR by layer and "
+      "run\"><table class=\"equal\" style=\"min-width:{}rem\"><caption>SQNR by layer and "
+      "run</caption>"
+      "<thead><tr>{}</tr></thead><tbody>\n{}</tbody></table></div>\n",
+      10 + 6 * runs.size(), head, body);
+}
+
+bool comparable(const RunView& view) {
+  return view.runs.size() > 1 && !view.runs.front().layers.empty();
 }
 
 std::string navigation(const RunView& view) {
@@ -235,6 +291,7 @@ std::string navigation(const RunView& view) {
         "<a href=\"#weights\">Weight codes</a><a href=\"#softmax\">Softmax codes</a>"
         "<a href=\"#provenance\">Provenance</a>";
   }
+  if (comparable(view)) html += "<a href=\"#comparison\">Error by layer</a>";
   for (size_t i = 0; i < view.runs.size(); ++i) {
     html += fmt::format("<a href=\"#run{}\">{}</a>", i, escape_html(view.runs[i].title));
   }
@@ -289,6 +346,8 @@ std::string html_report(const nlohmann::json& run) {
   html += navigation(view) + tiles(view) + "</header>\n<main>\n";
   html += section("accuracy", "Accuracy", accuracy(view));
   if (view.runs.empty() || has_parts(view)) html += parts(view, "");
+  if (comparable(view))
+    html += section("comparison", "Error by layer, run by run", comparison(view.runs));
   for (size_t i = 0; i < view.runs.size(); ++i) {
     html +=
         fmt::format("<h2 class=\"run\" id=\"run{}\">{}</h2>\n", i, escape_html(view.runs[i].title));

@@ -160,7 +160,7 @@ json pipeline_record() {
   const auto row = [](const char* stage, const char* metric, double value) {
     return json{{"stage", stage}, {"subject", "fc1"}, {"metric", metric}, {"value", value}};
   };
-  return {{"artifact", {{"file", "m.rq"}, {"bytes", 1000}}},
+  return {{"artifact", {{"file", "m.rq.safetensors"}, {"bytes", 1000}}},
           {"model", {{"bytes", 4000}}},
           {"recipe", {{"scheme", "w4a4"}}},
           {"seconds", 2.5},
@@ -169,10 +169,14 @@ json pipeline_record() {
             {"after", {{"top1", 78.5}, {"count", 10}}},
             {"difference",
              {{"difference", -1.5}, {"difference_interval", {-3.0, 0.5}}, {"kl", 0.25}}}}},
+          {"layers",
+           {{{"layer", "fc1"},
+             {"kind", "linear"},
+             {"weight_bits", 4},
+             {"sqnr_db_before", 10.0},
+             {"sqnr_db", 17.25}}}},
           {"measurements",
-           {row("before:repq_vit", "sqnr_db", 10), row("after:repq_vit", "sqnr_db", 15),
-            row("before:gptq", "sqnr_db", 15), row("after:gptq", "sqnr_db", 17.25),
-            row("after:gptq", "cosine", 0.99), row("clip", "sqnr_db", 99)}}};
+           {row("plain_rounding", "sqnr_db", 10), row("after:gptq", "sqnr_db", 17.25)}}};
 }
 
 TEST(RunView, ReadsTheRecordOfQuantize) {
@@ -180,16 +184,19 @@ TEST(RunView, ReadsTheRecordOfQuantize) {
   ASSERT_EQ(view.scores.size(), 2u);
   EXPECT_EQ(view.scores[0].find("ci_high")->value, 90.0);
   EXPECT_EQ(view.scores[0].find("bytes")->value, 4000.0);
-  EXPECT_EQ(view.scores[1].name, "m.rq");
+  EXPECT_EQ(view.scores[1].name, "m");
   EXPECT_EQ(view.scores[1].kind, "w4a4");
   EXPECT_EQ(view.scores[1].find("delta_top1")->value, -1.5);
   EXPECT_EQ(view.scores[1].find("delta_ci_high")->pointer,
             "/metrics/difference/difference_interval/1");
   EXPECT_EQ(view.scores[1].find("kl")->value, 0.25);
   ASSERT_EQ(view.layers.size(), 1u);
-  EXPECT_EQ(view.layers[0].find("sqnr_db_before")->value, 10.0);  // of the first pass
-  EXPECT_EQ(view.layers[0].find("sqnr_db")->value, 17.25);        // of the last
-  EXPECT_EQ(view.measurements.size(), 6u);
+  EXPECT_EQ(view.layers[0].kind, "linear");
+  EXPECT_EQ(view.layers[0].find("weight_bits")->value, 4.0);
+  EXPECT_EQ(view.layers[0].find("activation_bits"), nullptr);
+  EXPECT_EQ(view.layers[0].find("sqnr_db_before")->value, 10.0);
+  EXPECT_EQ(view.layers[0].find("sqnr_db")->pointer, "/layers/0/sqnr_db");
+  EXPECT_EQ(view.measurements.size(), 2u);
 }
 
 TEST(RunView, SeveralRunsShareOneTable) {
@@ -204,7 +211,12 @@ TEST(RunView, SeveralRunsShareOneTable) {
       EXPECT_EQ(record.at(json::json_pointer(number.pointer)).get<double>(), number.value);
     }
   }
-  expect_balanced(html_report(record));
+  const std::string html = html_report(record);
+  expect_balanced(html);
+  // Layer by layer, both runs side by side; a run without that layer has an empty cell.
+  EXPECT_THAT(html, HasSubstr("data-key=\"/runs/0/layers/0/sqnr_db\">17.25</span></td>"
+                              "<td class=\"bar\" style=\"--w:100.0%\"><span data-value=\"17.25\" "
+                              "data-key=\"/runs/1/layers/0/sqnr_db\">"));
 }
 
 TEST(RunView, PartsThatDoNotFitAreLeftOut) {
@@ -257,6 +269,12 @@ TEST(RangeChart, SpansTheData) {
   EXPECT_NEAR(heights[2], heights[3], 1e-9);  // a dead channel has no height
   EXPECT_THAT(range_chart_before(ChannelRanges{}), "");
   EXPECT_THAT(range_chart_folded(ranges), "");
+}
+
+TEST(RangeChart, UnevennessIsWidestToMedian) {
+  EXPECT_DOUBLE_EQ(widest_to_median({-1, -1, -5}, {1, 1, 1}), 3.0);
+  EXPECT_EQ(widest_to_median({}, {}), 0.0);
+  EXPECT_EQ(widest_to_median({2, 2}, {2, 2}), 0.0);
 }
 
 TEST(RangeChart, ThinningKeepsOutliers) {

@@ -75,10 +75,11 @@ std::string scheme_of(const json& run) {
 }
 
 std::string title_of(const json& run) {
-  const std::string title = text_of(run, "title");
+  const std::string title = text_of(run, "title"), extension = ".rq.safetensors";
   if (!title.empty()) return title;
   const json* artifact = member(run, "artifact");
-  return artifact == nullptr ? "" : text_of(*artifact, "file");
+  const std::string file = artifact == nullptr ? "" : text_of(*artifact, "file");
+  return file.ends_with(extension) ? file.substr(0, file.size() - extension.size()) : file;
 }
 
 // The float model and the artifact of one `quantize --eval-data`.
@@ -115,34 +116,11 @@ std::vector<TableRow> layers_of(const json& run, const std::string& pointer) {
   const json& list = list_of(run, "layers");
   for (size_t i = 0; i < list.size(); ++i) {
     TableRow row{text_of(list[i], "layer"), text_of(list[i], "kind"), {}};
-    for (const char* key : {"bits", "sqnr_db_before", "sqnr_db", "cosine", "output_mse"}) {
+    for (const char* key : {"weight_bits", "activation_bits", "sqnr_db_before", "sqnr_db",
+                            "cosine_before", "cosine", "output_mse_before", "output_mse"}) {
       read_cell(list[i], key, fmt::format("{}/layers/{}", pointer, i), row, key);
     }
     rows.push_back(std::move(row));
-  }
-  return rows;
-}
-
-bool layer_metric(const std::string& metric) {
-  return metric == "sqnr_db" || metric == "cosine" || metric == "output_mse";
-}
-
-// A layer's first figure "before" and its last "after": what the whole pipeline did to it.
-std::vector<TableRow> layers_of_measurements(const std::vector<TableRow>& measurements) {
-  std::vector<TableRow> rows;
-  std::map<std::string, size_t> places;
-  for (const TableRow& measured : measurements) {
-    const auto& [metric, number] = *measured.cells.begin();
-    const bool before = measured.kind.starts_with("before:");
-    if (!layer_metric(metric) || !(before || measured.kind.starts_with("after:"))) continue;
-    const auto [place, fresh] = places.emplace(measured.name, rows.size());
-    if (fresh) rows.push_back({measured.name, "", {}});
-    TableRow& row = rows[place->second];
-    if (!before) {
-      row.cells[metric] = number;
-    } else if (metric == "sqnr_db") {
-      row.cells.emplace("sqnr_db_before", number);
-    }
   }
   return rows;
 }
@@ -195,7 +173,8 @@ std::vector<ChannelRanges> ranges_of(const json& run) {
 std::vector<CodeHistogram> histograms_of(const json& run, const std::string& key) {
   std::vector<CodeHistogram> all;
   for (const json& item : list_of(run, key)) {
-    CodeHistogram histogram{text_of(item, "layer"), 0, line_of(item, "codes")};
+    CodeHistogram histogram{text_of(item, "layer"), 0, line_of(item, "codes"),
+                            text_of(item, "kind")};
     if (const json* low = member(item, "low"); low != nullptr && low->is_number_integer()) {
       histogram.low = low->get<int64_t>();
     }
@@ -247,7 +226,6 @@ RunView view_of(const json& run, const std::string& pointer) {
   if (view.scores.empty()) view.scores = rows_of_metrics(run, pointer);
   view.measurements = measurements_of(run, pointer);
   view.layers = layers_of(run, pointer);
-  if (view.layers.empty()) view.layers = layers_of_measurements(view.measurements);
   view.ranges = ranges_of(run);
   view.weights = histograms_of(run, "weight_histograms");
   view.softmax = histograms_of(run, "softmax_code_histograms");

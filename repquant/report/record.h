@@ -8,13 +8,13 @@
 //                        seconds, delta_top1, delta_ci_low, delta_ci_high}]; percent, nats, bytes;
 //                      the spellings of `eval` (top1_interval, difference, difference_interval)
 //                      are read too. Without rows: metrics.before and metrics.after
-//   layers             [{layer, kind, bits, sqnr_db_before, sqnr_db, cosine, output_mse}]; without
-//                      layers: measurements of the stages "before:..." (first) and "after:..."
-//                      (last)
+//   layers             [{layer, kind, weight_bits, activation_bits, sqnr_db_before, sqnr_db,
+//                      cosine_before, cosine, output_mse_before, output_mse}]; before: plainly
+//                      rounded, no bits: float
 //   channel_ranges     [{norm, before_low, before_high, clip_low, clip_high, folded_low,
 //                      folded_high}], one number a channel
-//   weight_histograms, softmax_code_histograms   [{layer, codes: [count...], low}]; low: the code
-//                      of the first count, default 0
+//   weight_histograms, softmax_code_histograms   [{layer, kind, codes: [count...], low}]; kind: of
+//                      the codes, may be missing; low: the code of the first count, default 0
 //   measurements       [{stage, subject, metric, value}]
 //   runs               [record...]: several runs in one report, each with a title
 //   provenance, recipe, artifact, model, machine, calibration, preprocess, seconds, ...: facts
@@ -48,6 +48,7 @@ struct CodeHistogram {
   std::string layer;
   int64_t low = 0;
   std::vector<double> counts;
+  std::string kind = {};
 };
 
 struct Fact {

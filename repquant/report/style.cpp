@@ -10,13 +10,13 @@ std::string_view style_sheet() {
   color-scheme: light dark;
   --page: #f4f5f7; --card: #ffffff; --text: #1a1f26; --quiet: #59626e; --line: #d8dde4;
   --field: #f4f6f8; --after: #2461c4; --before: #a9b2be; --clip: #c2560a; --folded: #0f7a5e;
-  --worst: #c2560a;
+  --worst: #c2560a; --tint: #dbe6f8;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #101316; --card: #191d22; --text: #e7eaee; --quiet: #9ba5b2; --line: #343c46;
     --field: #14181c; --after: #6ea6ff; --before: #5f6a78; --clip: #f2a45c; --folded: #52c5a3;
-    --worst: #f2a45c;
+    --worst: #f2a45c; --tint: #24364f;
   }
 }
 * { box-sizing: border-box; }
@@ -43,21 +43,23 @@ p { margin: .2rem 0 .8rem; max-width: 75ch; }
 .scroll { overflow-x: auto; }
 .tall { max-height: 32rem; overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem; }
-caption { text-align: left; color: var(--quiet); padding-bottom: .35rem; font-size: .88rem; }
+caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 th, td { padding: .36rem .45rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { font-weight: 600; }
 thead th { color: var(--quiet); font-size: .82rem; line-height: 1.25; vertical-align: bottom;
   white-space: normal; min-width: 4.2rem; }
 .tall thead th { position: sticky; top: 0; background: var(--card); }
-th:first-child, td.text { text-align: left; }
+th:first-child, th.text, td.text { text-align: left; }
+table.equal { table-layout: fixed; } table.equal th { overflow-wrap: anywhere; }
+td.bar { background: linear-gradient(to right, var(--tint) var(--w), transparent var(--w)); }
 tbody th { font-weight: 500; min-width: 9rem; max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
 tbody tr:last-child > * { border-bottom: 0; }
 .facts th, .facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; }
 .facts th { width: 30%; min-width: 9rem; }
 .mono, .facts td { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: .82rem; }
-figure { margin: 0; }
+figure { margin: 0; } .scroll + figure { margin-top: .9rem; }
 figcaption { font-size: .82rem; color: var(--quiet); overflow-wrap: anywhere; }
 figcaption b { color: var(--text); font-weight: 600; }
 .cards { display: grid; gap: 16px 20px; }
@@ -71,11 +73,11 @@ figcaption b { color: var(--text); font-weight: 600; }
 .k-clip { height: 0 !important; border-top: 2px solid var(--clip); vertical-align: middle; }
 svg.chart { display: block; overflow: hidden; max-width: 100%; margin: 2px 0; }
 svg.plotted { width: calc(100% - 194px); margin-left: 150px; overflow: visible; }
+svg.gutter { width: calc(100% - 40px); margin-left: 40px; overflow: visible; }
 svg text { fill: var(--text); font-size: 11px; }
 svg .label { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
   font-size: 10.5px; }
 svg .tick { fill: var(--quiet); font-size: 10.5px; }
-svg .halo { paint-order: stroke; stroke: var(--field); stroke-width: 3px; stroke-linejoin: round; }
 svg .value { font-variant-numeric: tabular-nums; } svg .strong { font-weight: 700; fill: var(--worst); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .field { fill: var(--field); }

@@ -46,18 +46,21 @@ const std::vector<Column>& score_columns() {
       {"top-1 \u2212 float", "delta_top1", "", NumberStyle::kSigned},
       {"95 % interval of difference", "delta_ci_low", "delta_ci_high", NumberStyle::kSigned},
       {"size", "bytes", "", NumberStyle::kBytes},
-      {"seconds", "seconds"},
+      {"seconds to quantize", "seconds"},
   };
   return kColumns;
 }
 
 const std::vector<Column>& layer_columns() {
   static const std::vector<Column> kColumns{
-      {"bits", "bits", "", NumberStyle::kFixed, 0},
+      {"weights, bits", "weight_bits", "", NumberStyle::kFixed, 0},
+      {"inputs, bits", "activation_bits", "", NumberStyle::kFixed, 0},
       {"SQNR before, dB", "sqnr_db_before"},
       {"SQNR after, dB", "sqnr_db"},
-      {"cosine", "cosine", "", NumberStyle::kFixed, 5},
-      {"output MSE", "output_mse", "", NumberStyle::kScientific},
+      {"cosine before", "cosine_before", "", NumberStyle::kFixed, 5},
+      {"cosine after", "cosine", "", NumberStyle::kFixed, 5},
+      {"output MSE before", "output_mse_before", "", NumberStyle::kScientific},
+      {"output MSE after", "output_mse", "", NumberStyle::kScientific},
   };
   return kColumns;
 }

@@ -57,12 +57,15 @@ json layer_rows() {
       const double sqnr =
           21.3 - 0.72 * block + 2.4 * std::sin(1.7 * block + at) - (at == 4 ? 3.1 : 0);
       layers.push_back({{"layer", fmt::format("blocks.{}.{}", block, part)},
-                        {"kind", at == 1 ? "attention" : "linear"},
-                        {"bits", 4},
+                        {"kind", at == 1 ? "multi_head_attention" : "linear"},
+                        {"activation_bits", 4},
                         {"sqnr_db_before", sqnr - 6.137 - 0.3 * at},
                         {"sqnr_db", sqnr},
+                        {"cosine_before", 1 - 0.02 * std::pow(10.0, -sqnr / 20)},
                         {"cosine", 1 - 0.01 * std::pow(10.0, -sqnr / 20)},
+                        {"output_mse_before", 9.1e-4 * (block + 1)},
                         {"output_mse", 3.2e-4 * (block + 1)}});
+      if (at != 1) layers.back()["weight_bits"] = 4;
       ++at;
     }
   }
@@ -122,7 +125,8 @@ json softmax_rows() {
       codes.push_back(
           static_cast<int64_t>(60000 * std::exp(-std::pow(code - 9 - 0.2 * block, 2) / 9)));
     }
-    rows.push_back({{"layer", fmt::format("blocks.{}.attn", block)}, {"codes", codes}});
+    rows.push_back(
+        {{"layer", fmt::format("blocks.{}.attn", block)}, {"kind", "log"}, {"codes", codes}});
   }
   return rows;
 }
