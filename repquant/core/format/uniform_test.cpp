@@ -176,5 +176,19 @@ TEST(Uniform, FusedMultiplyAddEqualsFmaf) {
   EXPECT_EQ(fused_multiply_add(1.0f, 2.0f, -kInf), -kInf);
 }
 
+TEST(Uniform, LinearOutputIsRoundedOnce) {
+  std::mt19937 random(6);
+  const auto fraction = [&] { return 1.0f + static_cast<float>(random() % 8388608u) / 8388608.0f; };
+  int fused = 0;
+  for (int i = 0; i < 100'000; ++i) {
+    const int32_t t = static_cast<int32_t>(random()) >> (random() % 24);
+    const float s = 1e-4f * fraction(), b = -static_cast<float>(t) * s * fraction();
+    const float separate = static_cast<float>(t) * s;
+    ASSERT_EQ(linear_output(t, s, b), std::fmaf(static_cast<float>(t), s, b)) << t << " " << s;
+    fused += linear_output(t, s, b) != separate + b ? 1 : 0;
+  }
+  EXPECT_GT(fused, 10'000);  // that two roundings would be seen
+}
+
 }  // namespace
 }  // namespace repquant
