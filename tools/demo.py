@@ -55,8 +55,8 @@ def users_own():
     return setup
 
 
-def row_of(name, scores, size, seconds):
-    row = {"name": name, "bytes": size, "seconds": seconds}
+def row_of(name, scheme, scores, size, seconds):
+    row = {"name": name, "scheme": scheme, "bytes": size, "seconds": seconds}
     for key in ("top1", "top5", "count", "top1_interval", "agreement", "kl", "difference", "difference_interval"):
         if key in scores:
             row[key] = scores[key]
@@ -105,9 +105,10 @@ def main():
         artifacts[preset], done, run = quantize(setup, preset, out)
         scores = done["metrics"]
         if not rows:
-            rows.append(row_of("float", scores["before"], done["model_bytes"], None))
+            rows.append(row_of("float", "float", scores["before"], done["model_bytes"], None))
             print(line_of(rows[0]), flush=True)
-        rows.append(row_of(preset, {**scores["after"], **scores["difference"]}, done["bytes"], done["seconds"]))
+        rows.append(row_of(preset, run["recipe"]["scheme"], {**scores["after"], **scores["difference"]}, done["bytes"],
+                           done["seconds"]))
         runs.append(run)
         print(line_of(rows[-1]), flush=True)
     compare_with_baseline(setup, artifacts)

@@ -50,10 +50,13 @@ th { font-weight: 600; }
 thead th { color: var(--quiet); font-size: .82rem; line-height: 1.25; vertical-align: bottom;
   white-space: normal; min-width: 4.2rem; }
 .tall thead th { position: sticky; top: 0; background: var(--card); }
+.scroll tbody th, .scroll thead th:first-child { position: sticky; left: 0; background: var(--card); }
+.scroll thead th:first-child { z-index: 1; }
 th:first-child, th.text, td.text { text-align: left; }
 table.equal { table-layout: fixed; } table.equal th { overflow-wrap: anywhere; }
 td.bar { background: linear-gradient(to right, var(--tint) var(--w), transparent var(--w)); }
 tbody th { font-weight: 500; min-width: 9rem; max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
+@media (max-width: 600px) { tbody th { max-width: 11rem; } }
 tbody tr:last-child > * { border-bottom: 0; }
 .facts th, .facts td { white-space: normal; overflow-wrap: anywhere; text-align: left; vertical-align: top; }
 .facts th { width: 30%; min-width: 9rem; }
