@@ -9,20 +9,9 @@
 
 #include "repquant/core/error.h"
 #include "repquant/core/files.h"
+#include "repquant/core/random.h"
 
 namespace repquant {
-namespace {
-
-uint64_t splitmix64(uint64_t& state) {
-  state += 0x9e3779b97f4a7c15u;
-  uint64_t z = state;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-}  // namespace
-
 Random::Random(uint64_t seed) {
   for (uint64_t& word : state_) word = splitmix64(seed);
 }

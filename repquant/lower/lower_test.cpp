@@ -7,8 +7,8 @@
 
 #include "repquant/core/artifact.h"
 #include "repquant/core/error.h"
+#include "repquant/graph/testing_vit.h"
 #include "repquant/lower/summary.h"
-#include "repquant/lower/testing.h"
 
 namespace repquant {
 namespace {
@@ -152,12 +152,15 @@ TEST(Lower, RefusesByName) {
     return m.plan.find({node_named(m.graph, node), input});
   };
   expect_refused(base,
-                 [&](Model& m) { m.plan.erase({node_named(m.graph, "blocks.0.mlp.fc2"), 0}); },
+                 [&](Model& m) {
+                   m.plan.erase({node_named(m.graph, "blocks.0.mlp.fc2"), 0});
+                 },
                  ErrorCode::kUnsupported, {"blocks.0.mlp.fc2", "no quantization"});
-  expect_refused(
-      base,
-      [&](Model& m) { m.plan.erase({node_named(m.graph, "blocks.1.attn.mha"), kProbabilities}); },
-      ErrorCode::kUnsupported, {"blocks.1.attn.mha", "probabilities"});
+  expect_refused(base,
+                 [&](Model& m) {
+                   m.plan.erase({node_named(m.graph, "blocks.1.attn.mha"), kProbabilities});
+                 },
+                 ErrorCode::kUnsupported, {"blocks.1.attn.mha", "probabilities"});
   expect_refused(base,
                  [&](Model& m) {
                    QParams& p = site(m, "blocks.0.mlp.fc1", 0)->params;
@@ -167,12 +170,12 @@ TEST(Lower, RefusesByName) {
                    p.lower.assign(32, -1.0f);
                  },
                  ErrorCode::kInvalidArgument, {"blocks.0.mlp.fc1"});
-  expect_refused(base,
-                 [&](Model& m) {
-                   site(m, "blocks.0.attn.mha", kProbabilities)->params.spec.format =
-                       Log{2.0, 0.0, 8, true};
-                 },
-                 ErrorCode::kUnsupported, {"blocks.0.attn.mha", "compat"});
+  expect_refused(
+      base,
+      [&](Model& m) {
+        site(m, "blocks.0.attn.mha", kProbabilities)->params.spec.format = Log{2.0, 0.0, 8, true};
+      },
+      ErrorCode::kUnsupported, {"blocks.0.attn.mha", "compat"});
   expect_refused(base,
                  [&](Model& m) {
                    m.graph.node(node_named(m.graph, "patch_embed"))
@@ -189,12 +192,12 @@ TEST(Lower, RefusesByName) {
       base,
       [&](Model& m) { m.graph.node(node_named(m.graph, "blocks.0.norm1")).op = OpKind::kSoftmax; },
       ErrorCode::kUnsupported, {"softmax", "blocks.0.norm1"});
-  expect_refused(base,
-                 [&](Model& m) {
-                   m.plan.set({node_named(m.graph, "blocks.0.add1"), 0},
-                              *site(m, "blocks.0.mlp.fc1", 0));
-                 },
-                 ErrorCode::kUnsupported, {"blocks.0.add1"});
+  expect_refused(
+      base,
+      [&](Model& m) {
+        m.plan.set({node_named(m.graph, "blocks.0.add1"), 0}, *site(m, "blocks.0.mlp.fc1", 0));
+      },
+      ErrorCode::kUnsupported, {"blocks.0.add1"});
   expect_refused(base,
                  [&](Model& m) {
                    const NodeId id = node_named(m.graph, "blocks.0.mlp.fc1");

@@ -2,7 +2,7 @@
 // A tiny random vision transformer as a workspace, for tests of methods.
 #include <gtest/gtest.h>
 
-#include "repquant/lower/testing.h"
+#include "repquant/graph/testing_vit.h"
 #include "repquant/methods/method.h"
 #include "repquant/quantize/fake_quantize.h"
 

@@ -6,8 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "repquant/graph/testing_vit.h"
 #include "repquant/lower/lower.h"
-#include "repquant/lower/testing.h"
 #include "repquant/runtime/session.h"
 #include "repquant/simulate/simulate.h"
 

@@ -27,6 +27,32 @@ inline float clamp(float v, float low, float high) {
 constexpr int64_t kPiece = 4096;
 constexpr int kLanes = 16;
 
+// Sum of squares of difference(i), i < n: 16 float lanes over pieces of 4096, their totals and the
+// rest in double.
+template <class Difference>
+[[gnu::always_inline]] inline double sum_of_squares(int64_t n, const Difference& difference) {
+  double total = 0.0;
+  for (int64_t base = 0; base < n; base += kPiece) {
+    const int64_t end = base + std::min(kPiece, n - base);
+    float lanes[kLanes] = {};
+    int64_t i = base;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (int l = 0; l < kLanes; ++l) {
+        const float d = difference(i + l);
+        lanes[l] += d * d;
+      }
+    }
+    double piece = 0.0;
+    for (const float lane : lanes) piece += static_cast<double>(lane);
+    for (; i < end; ++i) {
+      const float d = difference(i);
+      piece += static_cast<double>(d) * static_cast<double>(d);
+    }
+    total += piece;
+  }
+  return total;
+}
+
 }  // namespace
 
 REPQUANT_CLONES
@@ -75,27 +101,10 @@ void fake_log(const float* __restrict x, float* __restrict out, int64_t n, float
 REPQUANT_CLONES
 double error_uniform(const float* __restrict x, int64_t n, float inv, float s, float low,
                      float high) {
-  double total = 0.0;
-  for (int64_t base = 0; base < n; base += kPiece) {
-    const int64_t m = std::min(kPiece, n - base);
-    float lanes[kLanes] = {};
-    int64_t i = 0;
-    for (; i + kLanes <= m; i += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const float v = x[base + i + l];
-        const float d = v - s * rne(clamp(v * inv, low, high));
-        lanes[l] += d * d;
-      }
-    }
-    double piece = 0.0;
-    for (const float lane : lanes) piece += static_cast<double>(lane);
-    for (; i < m; ++i) {
-      const float d = x[base + i] - s * rne(clamp(x[base + i] * inv, low, high));
-      piece += static_cast<double>(d) * static_cast<double>(d);
-    }
-    total += piece;
-  }
-  return total;
+  return sum_of_squares(
+      n, [=](int64_t i) __attribute__((always_inline)) {
+        return x[i] - s * rne(clamp(x[i] * inv, low, high));
+      });
 }
 
 double error_log(const float* x, int64_t n, float shift, const float* thr, int count,
@@ -134,26 +143,8 @@ void add_histogram(const float* x, int64_t n, float low, float inv_width, int bi
 
 REPQUANT_CLONES
 double sum_squares_difference(const float* __restrict a, const float* __restrict b, int64_t n) {
-  double total = 0.0;
-  for (int64_t base = 0; base < n; base += kPiece) {
-    const int64_t m = std::min(kPiece, n - base);
-    float lanes[kLanes] = {};
-    int64_t i = 0;
-    for (; i + kLanes <= m; i += kLanes) {
-      for (int l = 0; l < kLanes; ++l) {
-        const float d = a[base + i + l] - b[base + i + l];
-        lanes[l] += d * d;
-      }
-    }
-    double piece = 0.0;
-    for (const float lane : lanes) piece += static_cast<double>(lane);
-    for (; i < m; ++i) {
-      const float d = a[base + i] - b[base + i];
-      piece += static_cast<double>(d) * static_cast<double>(d);
-    }
-    total += piece;
-  }
-  return total;
+  return sum_of_squares(
+      n, [=](int64_t i) __attribute__((always_inline)) { return a[i] - b[i]; });
 }
 
 }  // namespace repquant::quantize

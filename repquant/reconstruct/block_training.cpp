@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "repquant/core/format/uniform.h"
+#include "repquant/core/random.h"
 #include "repquant/quantize/fake_quantize.h"
 
 namespace repquant::reconstruct {
@@ -224,13 +225,6 @@ class Trainer {
   std::vector<at::Tensor> first_, second_;
 };
 
-uint64_t next_random(uint64_t& state) {
-  uint64_t z = (state += 0x9e3779b97f4a7c15ull);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
-}
-
 }  // namespace
 
 TrainingResult train_block(Workspace& ws, const observe::Block& block,
@@ -253,7 +247,7 @@ TrainingResult train_block(Workspace& ws, const observe::Block& block,
     ws.throw_if_stopped();
     std::vector<int64_t> pick;
     for (int i = 0; i < options.batch; ++i) {
-      pick.push_back(static_cast<int64_t>(next_random(state) % static_cast<uint64_t>(train)));
+      pick.push_back(static_cast<int64_t>(splitmix64(state) % static_cast<uint64_t>(train)));
     }
     const at::Tensor index = at::tensor(pick);
     trainer.step(x.index_select(0, index), y.index_select(0, index), step, options.steps);

@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "repquant/core/random.h"
+
 namespace repquant::reparameterize {
 namespace {
 
@@ -18,13 +20,6 @@ at::Tensor paley12() {
     }
   }
   return h;
-}
-
-uint64_t splitmix(uint64_t& state) {
-  uint64_t z = (state += 0x9e3779b97f4a7c15ull);
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-  return z ^ (z >> 31);
 }
 
 }  // namespace
@@ -52,7 +47,7 @@ std::optional<at::Tensor> random_rotation(int64_t n, uint64_t seed) {
   uint64_t state = seed * 0x9e3779b97f4a7c15ull + static_cast<uint64_t>(n);
   at::Tensor signs = at::empty({n, 1}, at::kDouble);
   for (int64_t i = 0; i < n; ++i)
-    signs.data_ptr<double>()[i] = (splitmix(state) & 1) != 0 ? 1.0 : -1.0;
+    signs.data_ptr<double>()[i] = (splitmix64(state) & 1) != 0 ? 1.0 : -1.0;
   return signs * *h;
 }
 

@@ -9,8 +9,8 @@
 #include "repquant/core/format/log.h"
 #include "repquant/core/format/uniform.h"
 #include "repquant/graph/reference/reference.h"
+#include "repquant/graph/testing_vit.h"
 #include "repquant/lower/lower.h"
-#include "repquant/lower/testing.h"
 #include "repquant/simulate/simulate.h"
 
 namespace repquant {

@@ -1,5 +1,6 @@
 #pragma once
-// Random small vision transformers with their sites filled in, for tests of what executes plans.
+// Random small vision transformers with their sites filled in, for tests of what quantizes and what
+// executes them.
 // The weights lie on their grids; activation ranges are guesses that fit unit-variance activations.
 #include <cmath>
 #include <random>
@@ -118,11 +119,18 @@ class TinyVitBuilder {
   QParams probabilities() {
     QParams params;
     switch (o_.softmax) {
-      case Softmax::kTable: return log_params(0.6f, 2.0, 0.0, 8);
-      case Softmax::kTable2: return log_params(0.6f, 1.5, 0.0, 16);
-      case Softmax::kParity: return log_params(0.6f, 2.0, 0.0, 0);
-      case Softmax::kUniform: params.spec.bits = std::min(o_.activation_bits, 7); break;
-      case Softmax::kRow: params.spec.bits = 8; break;
+      case Softmax::kTable:
+        return log_params(0.6f, 2.0, 0.0, 8);
+      case Softmax::kTable2:
+        return log_params(0.6f, 1.5, 0.0, 16);
+      case Softmax::kParity:
+        return log_params(0.6f, 2.0, 0.0, 0);
+      case Softmax::kUniform:
+        params.spec.bits = std::min(o_.activation_bits, 7);
+        break;
+      case Softmax::kRow:
+        params.spec.bits = 8;
+        break;
     }
     params.scale = {0.7f / static_cast<float>((1 << params.spec.bits) - 1)};
     params.zero_point = {0};
