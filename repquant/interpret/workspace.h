@@ -26,6 +26,7 @@ struct SiteTarget {
   int bits = 8;
   std::string format = "auto";  // auto, uniform, log2, log_sqrt2, log; weights: auto, symmetric
   bool compat = false;          // published levels, simulation only
+  std::string granularity = "tensor";  // tensor; head: one symmetric scale a head (q, k, v)
   bool operator==(const SiteTarget&) const = default;
 };
 

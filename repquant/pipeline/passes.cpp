@@ -34,7 +34,7 @@ Batches batches_of(const Dataset& dataset, const std::vector<int64_t>& indices) 
 void run_passes(Workspace& ws, const Recipe& recipe) {
   make_parameters_explicit(ws);
   ws.reference = ws.weights;
-  ws.targets = make_targets(ws, recipe.scheme, recipe.layers);
+  ws.targets = make_targets(ws, recipe);
   ws.seed = recipe.seed;
   for (const Pass& pass : recipe.passes) {
     const Method& method = find_method(pass.method);

@@ -118,7 +118,7 @@ nlohmann::json describe(const QuantizeJob& job, const RunContext& context) {
   const auto run = prepare(job, context);
   Workspace& ws = run->ws;
   make_parameters_explicit(ws);
-  const auto targets = make_targets(ws, job.recipe.scheme, job.recipe.layers);
+  const auto targets = make_targets(ws, job.recipe);
   json layers = json::array(), floating = json::array();
   double bits = 0, parameters = 0;
   for (const NodeId id : ws.graph.order()) {

@@ -19,6 +19,16 @@ constexpr uint64_t kMaxRecipeBytes = 1 << 20;
 constexpr int64_t kMaxSamples = 1'000'000;
 constexpr int64_t kMaxSeed = int64_t{1} << 53;
 
+const std::vector<std::string>& granularities() {
+  static const std::vector<std::string> names{"tensor", "head"};
+  return names;
+}
+
+// Keys of the recipe itself that --set takes without a dot.
+bool is_recipe_key(const std::string& key) {
+  return key == "scheme" || key == "head_bits" || key == "granularity";
+}
+
 // ---- one tree for both syntaxes -----------------------------------------------------------------
 toml::table table_of(const nlohmann::json& json, const std::string& subject);
 
@@ -82,7 +92,8 @@ class Reader {
       : subject_(std::move(subject)), options_of_(options_of) {}
 
   void read(const toml::table& root, Recipe& recipe) {
-    allow(root, {"version", "scheme", "data", "pass", "layer", "budget"});
+    allow(root,
+          {"version", "scheme", "head_bits", "granularity", "data", "pass", "layer", "budget"});
     if (const toml::node* budget = root.get("budget")) {
       fail(*budget, "[budget]: mixed precision by budget is not supported yet",
            "set bits by [[layer]] rules");
@@ -94,6 +105,11 @@ class Reader {
     if (const toml::node* scheme = root.get("scheme")) {
       located(*scheme, [&] { recipe.scheme = parse_scheme(text(*scheme, "scheme")); });
     }
+    if (const toml::node* bits = root.get("head_bits")) {
+      recipe.head_bits = static_cast<int>(integer(*bits, "head_bits", 2, 8));
+    }
+    if (const toml::node* node = root.get("granularity"))
+      recipe.granularity = choice(*node, "granularity", granularities());
     if (const toml::node* data = root.get("data")) read_data(table(*data, "[data]"), recipe);
     if (const toml::node* passes = root.get("pass")) {
       recipe.passes.clear();
@@ -214,7 +230,7 @@ class Reader {
   }
 
   LayerRule read_layer(const toml::table& table) const {
-    allow(table, {"match", "weights", "activations", "format", "levels"});
+    allow(table, {"match", "weights", "activations", "format", "levels", "granularity"});
     LayerRule rule;
     const toml::node* match = table.get("match");
     if (match == nullptr) fail(table, "[[layer]]: expected a key \"match\"");
@@ -230,6 +246,8 @@ class Reader {
     }
     if (const auto* n = table.get("levels"))
       rule.levels = choice(*n, "levels", {"strict", "compat"});
+    if (const auto* n = table.get("granularity"))
+      rule.granularity = choice(*n, "granularity", granularities());
     return rule;
   }
 
@@ -266,13 +284,19 @@ void apply_set(Recipe& recipe, const std::string& assignment, const OptionsOf& o
   const size_t equals = assignment.find('=');
   const std::string key = assignment.substr(0, equals);
   const size_t dot = key.find('.');
-  if (equals == std::string::npos || (dot == std::string::npos && key != "scheme")) {
+  if (equals == std::string::npos || (dot == std::string::npos && !is_recipe_key(key))) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("--set \"{}\": expected method.option=value", assignment));
   }
   const std::string value = assignment.substr(equals + 1);
   if (key == "scheme") {
     recipe.scheme = parse_scheme(value);
+    return;
+  }
+  if (dot == std::string::npos) {
+    const char* quote = key == "granularity" ? "\"" : "";
+    recipe = parse_recipe(fmt::format("{} = {}{}{}\n", key, quote, value, quote), "--set",
+                          options_of, recipe);
     return;
   }
   const std::string owner = key.substr(0, dot), name = key.substr(dot + 1);

@@ -54,6 +54,8 @@ nlohmann::json to_json(const Recipe& recipe) {
                          {"data", {{"samples", recipe.samples}, {"seed", recipe.seed}}},
                          {"pass", nlohmann::json::array()},
                          {"layer", nlohmann::json::array()}};
+  if (recipe.head_bits != 0) json["head_bits"] = recipe.head_bits;
+  if (recipe.granularity != "tensor") json["granularity"] = recipe.granularity;
   for (const Pass& pass : recipe.passes) {
     nlohmann::json row = {{"method", pass.method}};
     for (const auto& [key, value] : pass.options) {
@@ -67,6 +69,7 @@ nlohmann::json to_json(const Recipe& recipe) {
     if (rule.activations != 0) row["activations"] = rule.activations;
     if (!rule.format.empty()) row["format"] = rule.format;
     if (!rule.levels.empty()) row["levels"] = rule.levels;
+    if (!rule.granularity.empty()) row["granularity"] = rule.granularity;
     json["layer"].push_back(std::move(row));
   }
   return json;
@@ -74,8 +77,11 @@ nlohmann::json to_json(const Recipe& recipe) {
 
 std::string to_toml(const Recipe& recipe) {
   std::string text =
-      fmt::format("version = 1\nscheme = {}\n\n[data]\nsamples = {}\nseed = {}\n",
-                  toml_string(to_string(recipe.scheme)), recipe.samples, recipe.seed);
+      fmt::format("version = 1\nscheme = {}\n", toml_string(to_string(recipe.scheme)));
+  if (recipe.head_bits != 0) text += fmt::format("head_bits = {}\n", recipe.head_bits);
+  if (recipe.granularity != "tensor")
+    text += fmt::format("granularity = {}\n", toml_string(recipe.granularity));
+  text += fmt::format("\n[data]\nsamples = {}\nseed = {}\n", recipe.samples, recipe.seed);
   for (const Pass& pass : recipe.passes) {
     text += fmt::format("\n[[pass]]\nmethod = {}\n", toml_string(pass.method));
     for (const auto& [key, value] : pass.options)
@@ -87,6 +93,8 @@ std::string to_toml(const Recipe& recipe) {
     if (rule.activations != 0) text += fmt::format("activations = {}\n", rule.activations);
     if (!rule.format.empty()) text += fmt::format("format = {}\n", toml_string(rule.format));
     if (!rule.levels.empty()) text += fmt::format("levels = {}\n", toml_string(rule.levels));
+    if (!rule.granularity.empty())
+      text += fmt::format("granularity = {}\n", toml_string(rule.granularity));
   }
   return text;
 }

@@ -16,7 +16,7 @@ std::string to_string(const Scheme& scheme);
 struct LayerRule {
   std::string match;  // "re:..." regular expression or a glob over site names
   int weights = 0, activations = 0;
-  std::string format, levels;
+  std::string format, levels, granularity;
   bool operator==(const LayerRule&) const = default;
 };
 

@@ -2,6 +2,7 @@
 
 #include <cctype>
 #include <regex>
+#include <set>
 
 #include <fmt/format.h>
 
@@ -40,6 +41,38 @@ std::regex rule_pattern(const std::string& match) {
   }
 }
 
+bool is_operand(const Workspace& ws, const Site& site) {
+  return ws.graph.node(site.node).op == OpKind::kMultiHeadAttention && site.input <= 2;
+}
+
+void set_head_bits(const Workspace& ws, int bits, std::map<Site, SiteTarget>& targets) {
+  bool found = false;
+  for (const NodeId id : head_linears(ws.graph)) {
+    for (const int input : {0, 1}) {
+      const auto target = targets.find({id, input});
+      if (target == targets.end()) continue;
+      target->second.bits = bits;
+      found = true;
+    }
+  }
+  if (found) return;
+  throw Error(ErrorCode::kInvalidArgument, "recipe: head_bits: no linear layer ends this model",
+              "name layers by [[layer]] rules");
+}
+
+// Every attention operand that `wanted` picks; true if there was one.
+template <class Wanted>
+bool set_granularity(const Workspace& ws, const std::string& granularity, Wanted wanted,
+                     std::map<Site, SiteTarget>& targets) {
+  bool found = false;
+  for (auto& [site, target] : targets) {
+    if (!is_operand(ws, site) || !wanted(site)) continue;
+    target.granularity = granularity;
+    found = true;
+  }
+  return found;
+}
+
 void apply_rule(const LayerRule& rule, SiteTarget& target) {
   const bool weight = target.role == Role::kWeight;
   const int bits = weight ? rule.weights : rule.activations;
@@ -50,9 +83,30 @@ void apply_rule(const LayerRule& rule, SiteTarget& target) {
 
 }  // namespace
 
-std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Scheme& scheme,
-                                        const std::vector<LayerRule>& rules) {
+std::vector<NodeId> head_linears(const Graph& graph) {
+  std::vector<NodeId> heads;
+  std::vector<ValueId> pending = graph.outputs;
+  std::set<NodeId> seen;
+  while (!pending.empty()) {
+    const ValueId value = pending.back();
+    pending.pop_back();
+    if (value == kNoValue || graph.is_constant(value)) continue;
+    const NodeId id = graph.value(value).producer;
+    if (id < 0 || !seen.insert(id).second) continue;
+    const Node& node = graph.node(id);
+    if (node.op == OpKind::kLinear) heads.push_back(id);
+    if (node.op == OpKind::kLinear || node.op == OpKind::kConv ||
+        node.op == OpKind::kMultiHeadAttention) {
+      continue;
+    }
+    pending.insert(pending.end(), node.inputs.begin(), node.inputs.end());
+  }
+  return heads;
+}
+
+std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recipe) {
   std::map<Site, SiteTarget> targets;
+  const Scheme& scheme = recipe.scheme;
   for (const NodeId id : ws.graph.order()) {
     const OpKind op = ws.graph.node(id).op;
     if (op == OpKind::kConv) add_layer(ws, id, 8, 8, targets);
@@ -63,14 +117,22 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Scheme& schem
       targets[{id, input}] = {Role::kActivation, scheme.activation_bits, "auto", false};
     }
   }
-  for (const LayerRule& rule : rules) {
+  if (recipe.head_bits != 0) set_head_bits(ws, recipe.head_bits, targets);
+  const auto all = [](const Site&) { return true; };
+  if (recipe.granularity != "tensor" && !set_granularity(ws, recipe.granularity, all, targets)) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("recipe: granularity \"{}\": this model has no attention", recipe.granularity));
+  }
+  for (const LayerRule& rule : recipe.layers) {
     const std::regex pattern = rule_pattern(rule.match);
+    const auto matches = [&](const Site& site) {
+      return std::regex_match(ws.graph.node(site.node).name, pattern) ||
+             std::regex_match(site_name(ws.graph, site), pattern);
+    };
     bool matched = false;
     for (auto& [site, target] : targets) {
-      if (!std::regex_match(ws.graph.node(site.node).name, pattern) &&
-          !std::regex_match(site_name(ws.graph, site), pattern)) {
-        continue;
-      }
+      if (!matches(site)) continue;
       matched = true;
       apply_rule(rule, target);
     }
@@ -79,6 +141,12 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Scheme& schem
                   fmt::format("recipe: layer rule \"{}\" matches no layer", rule.match),
                   "repquant inspect MODEL lists the names");
     }
+    if (rule.granularity.empty() || set_granularity(ws, rule.granularity, matches, targets))
+      continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("recipe: layer rule \"{}\": granularity is of attention operands; it "
+                            "matches none",
+                            rule.match));
   }
   return targets;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 
 #include "repquant/core/format/log.h"
 #include "repquant/core/format/uniform.h"
@@ -16,14 +17,29 @@ std::span<const float> span_of(const at::Tensor& t) {
   return {t.data_ptr<float>(), static_cast<size_t>(t.numel())};
 }
 
+int64_t head_count(const QuantSpec& spec) {
+  const auto* heads = std::get_if<PerHead>(&spec.granularity);
+  return heads != nullptr ? heads->heads : 1;
+}
+
+// The values of each head, one head after the other.
+at::Tensor heads_apart(const at::Tensor& x, int64_t heads) {
+  if (heads == 1) return x.contiguous();
+  return x.reshape({-1, heads, x.size(-1) / heads}).transpose(0, 1).contiguous();
+}
+
+std::span<const float> head_of(const at::Tensor& apart, int64_t heads, int64_t head) {
+  const int64_t each = apart.numel() / heads;
+  return {apart.data_ptr<float>() + head * each, static_cast<size_t>(each)};
+}
+
 // Sum over chunks, in chunk order, of a function of the site's values.
 std::vector<double> chunk_sums(observe::BlockWalk& walk, const Site& site, size_t width,
-                               const std::function<void(std::span<const float>, double*)>& fn) {
+                               const std::function<void(const at::Tensor&, double*)>& fn) {
   std::vector<std::vector<double>> parts(static_cast<size_t>(walk.chunks()),
                                          std::vector<double>(width, 0.0));
   walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
-    const at::Tensor x = tensor.contiguous();
-    fn(span_of(x), parts[static_cast<size_t>(chunk)].data());
+    fn(tensor.contiguous(), parts[static_cast<size_t>(chunk)].data());
   });
   std::vector<double> total(width, 0.0);
   for (const auto& part : parts) {
@@ -61,32 +77,120 @@ double span_error(std::span<const float> x, const QParams& params) {
                    static_cast<int>(grid.thresholds.size()), grid.levels.data());
 }
 
-size_t least(const std::vector<double>& errors) {
-  return static_cast<size_t>(std::min_element(errors.begin(), errors.end()) - errors.begin());
-}
-
-QParams best_of(observe::BlockWalk& walk, const Site& site,
-                const std::vector<QParams>& candidates) {
-  const std::vector<double> errors =
-      chunk_sums(walk, site, candidates.size(), [&](std::span<const float> x, double* out) {
-        for (size_t i = 0; i < candidates.size(); ++i) out[i] = span_error(x, candidates[i]);
-      });
-  return candidates[least(errors)];
-}
-
-// Squared error of one quantizer over histogram bins, at bin centres.
-double histogram_error(const std::vector<uint64_t>& counts, double low, double width,
-                       const QParams& params) {
-  const CodeRange range = code_range(params.spec.bits, std::get<Uniform>(params.spec.format));
-  const double s = params.scale[0], z = params.zero_point[0];
-  double error = 0.0;
-  for (size_t i = 0; i < counts.size(); ++i) {
-    if (counts[i] == 0) continue;
-    const double x = low + (static_cast<double>(i) + 0.5) * width;
-    const double q = std::clamp(std::nearbyint(x / s), range.lo - z, range.hi - z);
-    error += static_cast<double>(counts[i]) * (x - s * q) * (x - s * q);
+// The parameters of all heads, or of all rows of a weight, as one.
+QParams joined(const QuantSpec& spec, const std::vector<QParams>& parts) {
+  QParams params{spec, {}, {}, {}};
+  for (const QParams& part : parts) {
+    params.scale.push_back(part.scale[0]);
+    params.zero_point.insert(params.zero_point.end(), part.zero_point.begin(),
+                             part.zero_point.end());
   }
-  return error;
+  return params;
+}
+
+// For each head the candidate with the least squared error; candidates[head] are of equal number.
+QParams best_of(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
+                const std::vector<std::vector<QParams>>& candidates) {
+  const auto heads = static_cast<int64_t>(candidates.size());
+  const size_t each = candidates[0].size();
+  const std::vector<double> errors =
+      chunk_sums(walk, site, candidates.size() * each, [&](const at::Tensor& tensor, double* out) {
+        const at::Tensor x = heads_apart(tensor, heads);
+        for (int64_t h = 0; h < heads; ++h) {
+          for (const QParams& candidate : candidates[static_cast<size_t>(h)])
+            *out++ = span_error(head_of(x, heads, h), candidate);
+        }
+      });
+  std::vector<QParams> best;
+  for (size_t h = 0; h < candidates.size(); ++h) {
+    const auto first = errors.begin() + static_cast<ptrdiff_t>(h * each);
+    const auto least = std::min_element(first, first + static_cast<ptrdiff_t>(each));
+    best.push_back(candidates[h][static_cast<size_t>(least - first)]);
+  }
+  return joined(spec, best);
+}
+
+// Counts of values in equal bins between the extremes.
+struct Histogram {
+  static constexpr int kBins = 1 << 15;
+  double low, high;
+  std::vector<uint64_t> counts = std::vector<uint64_t>(kBins, 0);
+
+  double width() const { return (high - low) / kBins; }
+  void add(std::span<const float> x) {
+    if (!(width() > 0)) return;
+    add_histogram(x.data(), static_cast<int64_t>(x.size()), static_cast<float>(low),
+                  static_cast<float>(1.0 / width()), kBins, counts.data());
+  }
+  void add(const Histogram& other) {
+    for (size_t i = 0; i < counts.size(); ++i) counts[i] += other.counts[i];
+  }
+  // Squared error of one quantizer, values taken at bin centres.
+  double error(const QParams& params) const {
+    const CodeRange range = code_range(params.spec.bits, std::get<Uniform>(params.spec.format));
+    const double s = params.scale[0], z = params.zero_point[0], bin = width();
+    double error = 0.0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      if (counts[i] == 0) continue;
+      const double x = low + (static_cast<double>(i) + 0.5) * bin;
+      const double q = std::clamp(std::nearbyint(x / s), range.lo - z, range.hi - z);
+      error += static_cast<double>(counts[i]) * (x - s * q) * (x - s * q);
+    }
+    return error;
+  }
+};
+
+QParams least_error_shrink(const Histogram& histogram, const QuantSpec& spec) {
+  QParams best = uniform_params(spec, histogram.low, histogram.high);
+  double best_error = histogram.error(best);
+  for (int step = 99; step >= 20; --step) {
+    const QParams candidate =
+        uniform_params(spec, histogram.low * step / 100.0, histogram.high * step / 100.0);
+    const double error = histogram.error(candidate);
+    if (error < best_error) {
+      best_error = error;
+      best = candidate;
+    }
+  }
+  return best;
+}
+
+// The extremes of each head.
+std::vector<std::pair<double, double>> min_max(observe::BlockWalk& walk, const Site& site,
+                                               int64_t heads) {
+  using Extremes = std::vector<std::pair<double, double>>;
+  std::vector<Extremes> parts(static_cast<size_t>(walk.chunks()));
+  walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
+    const at::Tensor x = heads_apart(tensor, heads).reshape({heads, -1});
+    for (int64_t h = 0; h < heads; ++h) {
+      const auto [low, high] = at::aminmax(x.select(0, h));
+      parts[static_cast<size_t>(chunk)].emplace_back(low.item<float>(), high.item<float>());
+    }
+  });
+  Extremes result = parts.at(0);
+  for (const Extremes& part : parts) {
+    for (size_t h = 0; h < result.size(); ++h) {
+      const auto [low, high] = part[h];
+      if (!std::isfinite(low) || !std::isfinite(high)) {
+        throw Error(ErrorCode::kCorruptFile,
+                    "observe: NaN or infinity in the calibration activations");
+      }
+      result[h] = {std::min(result[h].first, low), std::max(result[h].second, high)};
+    }
+  }
+  return result;
+}
+
+// The site with its heads as channels: values[i] belongs to head i % heads.
+observe::DataPass head_pass(observe::BlockWalk& walk, const Site& site, int64_t heads) {
+  if (heads == 1) return site_pass(walk, site);
+  return {walk.chunks(),
+          [&walk, site, heads](const std::function<void(int64_t, std::span<const float>)>& fn) {
+            walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
+              const at::Tensor x = heads_apart(tensor, heads).reshape({heads, -1}).t().contiguous();
+              fn(chunk, span_of(x));
+            });
+          }};
 }
 
 std::vector<float> sorted_quantiles(std::span<const float> sorted, std::span<const double> p) {
@@ -107,15 +211,6 @@ std::vector<double> mirrored(std::span<const double> candidates) {
   std::vector<double> both(candidates.begin(), candidates.end());
   for (const double p : candidates) both.push_back(1.0 - p);
   return both;
-}
-
-QParams row_params(const QuantSpec& spec, const std::vector<QParams>& rows) {
-  QParams params{spec, {}, {}, {}};
-  for (const QParams& row : rows) {
-    params.scale.push_back(row.scale[0]);
-    params.zero_point.push_back(row.zero_point[0]);
-  }
-  return params;
 }
 
 }  // namespace
@@ -141,68 +236,46 @@ observe::DataPass site_pass(observe::BlockWalk& walk, const Site& site) {
           }};
 }
 
-std::pair<double, double> site_min_max(observe::BlockWalk& walk, const Site& site) {
-  std::vector<std::pair<float, float>> parts(static_cast<size_t>(walk.chunks()));
-  walk.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
-    const auto [low, high] = at::aminmax(tensor);
-    parts[static_cast<size_t>(chunk)] = {low.item<float>(), high.item<float>()};
-  });
-  std::pair<double, double> result{parts.at(0).first, parts.at(0).second};
-  for (const auto& [low, high] : parts) {
-    if (!std::isfinite(low) || !std::isfinite(high)) {
-      throw Error(ErrorCode::kCorruptFile,
-                  "observe: NaN or infinity in the calibration activations");
-    }
-    result.first = std::min<double>(result.first, low);
-    result.second = std::max<double>(result.second, high);
-  }
-  return result;
-}
-
 QParams min_max_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec) {
-  const auto [low, high] = site_min_max(walk, site);
-  return uniform_params(spec, low, high);
+  std::vector<QParams> heads;
+  for (const auto& [low, high] : min_max(walk, site, head_count(spec)))
+    heads.push_back(uniform_params(spec, low, high));
+  return joined(spec, heads);
 }
 
 QParams percentile_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
                          std::span<const double> candidates) {
+  const int64_t heads = head_count(spec);
+  const std::vector<double> p = mirrored(candidates);
   const std::vector<float> bounds =
-      observe::exact_quantiles(site_pass(walk, site), 1, mirrored(candidates));
-  std::vector<QParams> options;
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    options.push_back(uniform_params(spec, bounds[candidates.size() + i], bounds[i]));
+      observe::exact_quantiles(head_pass(walk, site, heads), heads, p);
+  std::vector<std::vector<QParams>> options(static_cast<size_t>(heads));
+  for (size_t h = 0; h < options.size(); ++h) {
+    const float* of_head = bounds.data() + h * p.size();
+    for (size_t i = 0; i < candidates.size(); ++i)
+      options[h].push_back(uniform_params(spec, of_head[candidates.size() + i], of_head[i]));
   }
-  return best_of(walk, site, options);
+  return best_of(walk, site, spec, options);
 }
 
 QParams mse_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec) {
-  constexpr int bins = 1 << 15;
-  const auto [low, high] = site_min_max(walk, site);
-  const double width = (high - low) / bins;
-  if (!(width > 0)) return uniform_params(spec, low, high);
-  std::vector<std::vector<uint64_t>> parts(static_cast<size_t>(walk.chunks()));
-  walk.visit(site, [&, low = low](int64_t chunk, const at::Tensor& tensor) {
-    const at::Tensor x = tensor.contiguous();
-    auto& counts = parts[static_cast<size_t>(chunk)];
-    counts.assign(bins, 0);
-    add_histogram(x.data_ptr<float>(), x.numel(), static_cast<float>(low),
-                  static_cast<float>(1.0 / width), bins, counts.data());
-  });
-  std::vector<uint64_t> counts(bins, 0);
-  for (const auto& part : parts) {
-    for (size_t i = 0; i < counts.size(); ++i) counts[i] += part[i];
-  }
-  QParams best = uniform_params(spec, low, high);
-  double best_error = histogram_error(counts, low, width, best);
-  for (int step = 99; step >= 20; --step) {
-    const QParams candidate = uniform_params(spec, low * step / 100.0, high * step / 100.0);
-    const double error = histogram_error(counts, low, width, candidate);
-    if (error < best_error) {
-      best_error = error;
-      best = candidate;
+  const int64_t heads = head_count(spec);
+  std::vector<Histogram> histograms;
+  for (const auto& [low, high] : min_max(walk, site, heads)) histograms.push_back({low, high});
+  std::mutex mutex;
+  walk.visit(site, [&](int64_t, const at::Tensor& tensor) {
+    const at::Tensor x = heads_apart(tensor, heads);
+    for (int64_t h = 0; h < heads; ++h) {
+      Histogram& whole = histograms[static_cast<size_t>(h)];
+      Histogram part{whole.low, whole.high};
+      part.add(head_of(x, heads, h));
+      const std::lock_guard lock(mutex);  // whole numbers: the order of chunks does not show
+      whole.add(part);
     }
-  }
-  return best;
+  });
+  std::vector<QParams> best;
+  for (const Histogram& histogram : histograms) best.push_back(least_error_shrink(histogram, spec));
+  return joined(spec, best);
 }
 
 QParams log_percentile_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
@@ -215,7 +288,7 @@ QParams log_percentile_range(observe::BlockWalk& walk, const Site& site, const Q
     const double scale = std::max(static_cast<double>(bound) + shift, 1e-8);
     options.push_back({spec, {static_cast<float>(scale)}, {}, {}});
   }
-  return best_of(walk, site, options);
+  return best_of(walk, site, spec, {options});
 }
 
 ChannelBounds channel_min_max(observe::BlockWalk& walk, const Site& site, int64_t channels) {
@@ -253,9 +326,9 @@ std::vector<double> channel_errors(observe::BlockWalk& walk, const Site& site,
   std::vector<float> inv(channels);
   for (size_t c = 0; c < channels; ++c) inv[c] = inverse_scale(params.scale[c]);
   const auto top = static_cast<float>((1 << params.spec.bits) - 1);
-  return chunk_sums(walk, site, channels, [&](std::span<const float> x, double* errors) {
-    error_channels(x.data(), static_cast<int64_t>(x.size() / channels),
-                   static_cast<int64_t>(channels), inv.data(), params.scale.data(),
+  return chunk_sums(walk, site, channels, [&](const at::Tensor& x, double* errors) {
+    const auto count = static_cast<int64_t>(channels);
+    error_channels(x.data_ptr<float>(), x.numel() / count, count, inv.data(), params.scale.data(),
                    params.lower.data(), top, errors);
   });
 }
@@ -295,7 +368,7 @@ QParams weight_min_max(const at::Tensor& weight, const QuantSpec& spec) {
   for (int64_t r = 0; r < rows.size(0); ++r) {
     found.push_back(uniform_params(spec, low.data_ptr<float>()[r], high.data_ptr<float>()[r]));
   }
-  return row_params(spec, found);
+  return joined(spec, found);
 }
 
 QParams weight_percentile(const at::Tensor& weight, const QuantSpec& spec,
@@ -321,7 +394,7 @@ QParams weight_percentile(const at::Tensor& weight, const QuantSpec& spec,
     }
     found.push_back(best);
   }
-  return row_params(spec, found);
+  return joined(spec, found);
 }
 
 QParams weight_mse(const at::Tensor& weight, const QuantSpec& spec, ThreadPool& pool) {
@@ -343,7 +416,7 @@ QParams weight_mse(const at::Tensor& weight, const QuantSpec& spec, ThreadPool& 
     }
     found[static_cast<size_t>(r)] = best;
   });
-  return row_params(spec, found);
+  return joined(spec, found);
 }
 
 }  // namespace repquant::quantize

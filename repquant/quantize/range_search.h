@@ -15,9 +15,9 @@ const std::vector<double>& wide_percentiles();
 
 // What one site reads, by chunk. `channels`: last dimension for per-channel statistics, else 1.
 observe::DataPass site_pass(observe::BlockWalk& walk, const Site& site);
-std::pair<double, double> site_min_max(observe::BlockWalk& walk, const Site& site);
 
-// Uniform asymmetric per-tensor ranges with zero included (unless spec says otherwise).
+// Uniform ranges as the spec says: one scale a tensor, or (PerHead) one a head of the last
+// dimension, each head searched alone.
 QParams min_max_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec);
 QParams percentile_range(observe::BlockWalk& walk, const Site& site, const QuantSpec& spec,
                          std::span<const double> candidates);

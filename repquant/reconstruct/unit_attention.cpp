@@ -32,6 +32,15 @@ std::vector<Log> log_formats(const SiteTarget& target, bool search) {
   return formats;
 }
 
+// Codes with a scale a head are symmetric: the integer product has one zero point for all heads.
+QuantSpec operand_spec(const SiteTarget& target, int64_t heads) {
+  if (target.granularity == "head") {
+    return {target.bits, Uniform{true, false, true, false}, PerHead{static_cast<int>(heads)},
+            Range{}};
+  }
+  return {target.bits, Uniform{false, true, !target.compat, false}, PerTensor{}, Range{}};
+}
+
 // [.., T, H*d] -> [.., H, T, d]
 at::Tensor heads_first(const at::Tensor& x, int64_t heads) {
   return x.reshape({x.size(0), x.size(1), heads, -1}).transpose(1, 2).contiguous();
@@ -41,11 +50,12 @@ at::Tensor heads_first(const at::Tensor& x, int64_t heads) {
 
 void Unit::attention(NodeId id) {
   if (options_.centre_values) centre_values(id);
+  const Attrs& attrs = ws_.graph.node(id).attrs;
+  const int64_t heads = attrs.integer("heads", 1), kv_heads = attrs.integer("kv_heads", heads);
   for (const int input : {0, 1, 2}) {
     const SiteTarget* target = ws_.target({id, input});
     if (target == nullptr) continue;
-    const QuantSpec spec{target->bits, Uniform{false, true, !target->compat, false}, PerTensor{},
-                         Range{}};
+    const QuantSpec spec = operand_spec(*target, input == 0 ? heads : kv_heads);
     set({id, input}, Role::kActivation, uniform_range({id, input}, spec));
   }
   const SiteTarget* target = ws_.target({id, kProbabilities});
