@@ -1,4 +1,5 @@
 #include "repquant/methods/testing.h"
+#include "repquant/observe/blocks.h"
 #include "repquant/reparameterize/rotate.h"
 
 namespace repquant {
@@ -65,6 +66,38 @@ TEST(Repquant, AccurateDoesNotDependOnThreads) {
     run_method(*ws, "repquant", {{"tier", std::string("accurate")}, {"steps", int64_t{8}}});
   }
   EXPECT_TRUE(at::equal(quantized_output(a), quantized_output(b)));
+}
+
+// A table exactly where the block's output lost less than 0.1 dB; where none stays, the model is
+// the one without.
+TEST(Repquant, TablesBeforeGeluStayOnlyWhereTheyAreNeutral) {
+  ThreadPool pool(1);
+  int kept = 0, dropped = 0;
+  for (const int bits : {3, 8}) {
+    Workspace off = tiny_workspace(pool, bits), ws = tiny_workspace(pool, bits);
+    run_method(off, "repquant");
+    run_method(ws, "repquant", {{"gelu_table", std::string("auto")}});
+    std::map<std::string, double> cost;
+    for (const Measurement& row : ws.report.rows()) {
+      if (row.stage != "gelu_table") continue;
+      cost[row.subject] += row.metric == "output_sqnr_db_before" ? row.value : -row.value;
+    }
+    ASSERT_EQ(cost.size(), 2u);
+    const int kept_before = kept;
+    for (const observe::Block& block : observe::blocks(ws.graph)) {
+      for (const NodeId id : block.nodes) {
+        if (ws.graph.node(id).op != OpKind::kGelu) continue;
+        const bool there = ws.plan.find(Site{id, 0}) != nullptr;
+        EXPECT_EQ(there, cost.at(block.name) < 0.1) << block.name;
+        ++(there ? kept : dropped);
+      }
+    }
+    if (kept == kept_before) {
+      EXPECT_TRUE(at::equal(quantized_output(ws), quantized_output(off)));
+    }
+  }
+  EXPECT_GT(kept, 0);
+  EXPECT_GT(dropped, 0);
 }
 
 TEST(Repquant, AStopBetweenUnitsIsAnInterruption) {

@@ -37,6 +37,40 @@ void train(Workspace& ws, const SequentialOptions& options, const observe::Block
   ws.report.add({"reconstruct", block.name, "held_out_mse_after", result.after});
 }
 
+double sqnr_db(const observe::Chunks& want, const observe::Chunks& got) {
+  double energy = 0, error = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    const at::Tensor w = want[i].to(at::kDouble), g = got[i].to(at::kDouble);
+    energy += w.square().sum().item<double>();
+    error += (w - g).square().sum().item<double>();
+  }
+  return 10 * std::log10(energy / std::max(error, 1e-300));
+}
+
+// 8-bit codes before the block's activations, all or none: kept where they cost the block's output
+// less than 0.1 dB. What was calibrated without them stays as it is either way.
+void try_tables(Workspace& ws, const observe::Block& block, const observe::Chunks& inputs,
+                const observe::Chunks& targets, const std::map<NodeId, QParams>& tables,
+                observe::Chunks& output) {
+  constexpr double neutral_db = 0.1;
+  const SiteHook hook = quantize::plan_hook(ws.plan);
+  if (output.empty()) output = observe::run_block(ws, ws.weights, block, inputs, hook);
+  for (const auto& [id, params] : tables)
+    ws.plan.set({id, 0}, {Role::kActivation, params, ws.pass});
+  observe::Chunks tabled = observe::run_block(ws, ws.weights, block, inputs, hook);
+  const double before = sqnr_db(targets, output), after = sqnr_db(targets, tabled);
+  ws.report.add({"gelu_table", block.name, "output_sqnr_db_before", before});
+  ws.report.add({"gelu_table", block.name, "output_sqnr_db_after", after});
+  if (before - after < neutral_db) {
+    output = std::move(tabled);
+    return;
+  }
+  for (const auto& [id, params] : tables) ws.plan.erase({id, 0});
+  if (ws.sink == nullptr) return;
+  ws.sink->info(fmt::format("{}: activation stays float: a table would cost {:.2f} dB", block.name,
+                            before - after));
+}
+
 }  // namespace
 
 void calibrate(Workspace& ws, const SequentialOptions& options) {
@@ -48,12 +82,13 @@ void calibrate(Workspace& ws, const SequentialOptions& options) {
   const std::vector<observe::Block> blocks = observe::blocks(ws.graph);
   const SiteHook hook = quantize::plan_hook(ws.plan);
   observe::Chunks inputs = load_inputs(ws), targets;
-  if (options.blocks) targets = inputs;
+  const bool needs_targets = options.blocks || options.gelu_table == "auto";
+  if (needs_targets) targets = inputs;
   for (size_t i = 0; i < blocks.size(); ++i) {
     ws.throw_if_stopped();
     report_progress(ws, i, blocks.size(), blocks[i].name);
     const observe::Block& block = blocks[i];
-    if (options.blocks) targets = observe::run_block(ws, ws.reference, block, targets, {});
+    if (needs_targets) targets = observe::run_block(ws, ws.reference, block, targets, {});
     const bool last = i + 1 == blocks.size();
     if (ws.checkpoint != nullptr && ws.checkpoint->restore(ws, static_cast<int>(i))) {
       if (!last) inputs = observe::run_block(ws, ws.weights, block, inputs, hook);
@@ -61,6 +96,7 @@ void calibrate(Workspace& ws, const SequentialOptions& options) {
     }
     Unit unit(ws, options, block, inputs);
     observe::Chunks next = unit.calibrate(last);
+    if (!unit.tables().empty()) try_tables(ws, block, inputs, targets, unit.tables(), next);
     // A head reads few tokens: training it on them overfits.
     const bool trains = options.blocks && !last && !unit.latent().empty();
     if (trains) {

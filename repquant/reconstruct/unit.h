@@ -18,6 +18,8 @@ class Unit {
   observe::Chunks calibrate(bool last);
   // Weights as they were before rounding, in the coordinates of the rounded ones.
   const std::map<NodeId, at::Tensor>& latent() const { return latent_; }
+  // Codes before activations that wait for a decision (gelu_table "auto"), not in the plan.
+  const std::map<NodeId, QParams>& tables() const { return tables_; }
 
  private:
   void norm(NodeId id);
@@ -43,6 +45,7 @@ class Unit {
   const observe::Block& block_;
   observe::BlockWalk walk_;
   std::map<NodeId, at::Tensor> latent_;
+  std::map<NodeId, QParams> tables_;
 };
 
 // The range rule of weights, one scale a row.

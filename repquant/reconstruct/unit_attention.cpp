@@ -148,7 +148,7 @@ QParams Unit::probabilities_range(NodeId id, const SiteTarget& target) {
 // A code of 8 bits before GELU turns the activation into a table; the plan keeps it only where a
 // later stage can use it: one uniform per-tensor site.
 void Unit::activation(NodeId id) {
-  if (!options_.gelu_table) return;
+  if (options_.gelu_table == "off") return;
   const ValueId in = ws_.graph.node(id).inputs.at(0);
   const NodeId producer = ws_.graph.value(in).producer;
   const bool alone = producer >= 0 && ws_.graph.node(producer).op == OpKind::kLinear &&
@@ -156,7 +156,12 @@ void Unit::activation(NodeId id) {
   const std::vector<NodeId> readers = ws_.graph.consumers(ws_.graph.node(id).outputs.at(0));
   if (!alone || readers.size() != 1 || ws_.target({readers[0], 0}) == nullptr) return;
   const QuantSpec spec{8, Uniform{}, PerTensor{}, Range{}};
-  set({id, 0}, Role::kActivation, quantize::mse_range(walk_, {id, 0}, spec));
+  const QParams params = quantize::mse_range(walk_, {id, 0}, spec);
+  if (options_.gelu_table == "on") {
+    set({id, 0}, Role::kActivation, params);
+  } else {
+    tables_[id] = params;
+  }
 }
 
 void fold_published(Workspace& ws, const SequentialOptions& options) {
