@@ -7,7 +7,7 @@
 #include "repquant/lower/lower.h"
 #include "repquant/methods/method.h"
 #include "repquant/pipeline/targets.h"
-#include "repquant/reconstruct/sequential.h"
+#include "repquant/reconstruct/layer_error.h"
 
 namespace repquant {
 namespace {
@@ -36,6 +36,7 @@ void run_passes(Workspace& ws, const Recipe& recipe) {
   ws.reference = ws.weights;
   ws.targets = make_targets(ws, recipe);
   ws.seed = recipe.seed;
+  reconstruct::measure_plain_rounding(ws, kPlainRounding, kMeasuredSamples);
   for (const Pass& pass : recipe.passes) {
     const Method& method = find_method(pass.method);
     const auto start = std::chrono::steady_clock::now();

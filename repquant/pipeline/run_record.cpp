@@ -2,6 +2,8 @@
 
 #include "repquant/core/version.h"
 #include "repquant/pipeline/channel_ranges.h"
+#include "repquant/pipeline/passes.h"
+#include "repquant/reconstruct/layer_error.h"
 #include "repquant/report/plan_histograms.h"
 #include "repquant/runtime/session.h"
 
@@ -30,7 +32,33 @@ json softmax_histograms(const Calibrated& run, const Plan& plan) {
   return counter.histograms();
 }
 
+void add_bits(json& row, const QuantPlan& plan, const char* key, const Site& site) {
+  if (const Assignment* found = plan.find(site)) row[key] = found->params.spec.bits;
+}
+
 }  // namespace
+
+json layer_rows(const Workspace& ws) {
+  json rows = json::array();
+  std::map<std::string, size_t> places;
+  for (const NodeId id : ws.graph.order()) {
+    const Node& node = ws.graph.node(id);
+    if (!reconstruct::is_layer(node.op)) continue;
+    json row = {{"layer", node.name}, {"kind", name_of(node.op)}};
+    if (node.op != OpKind::kMultiHeadAttention) add_bits(row, ws.plan, "weight_bits", {id, 1});
+    add_bits(row, ws.plan, "activation_bits", {id, 0});
+    places[node.name] = rows.size();
+    rows.push_back(std::move(row));
+  }
+  for (const Measurement& measured : ws.report.rows()) {
+    const auto place = places.find(measured.subject);
+    if (place == places.end()) continue;
+    const bool after = measured.stage.starts_with("after:");
+    if (after || measured.stage == kPlainRounding)
+      rows[place->second][measured.metric + (after ? "" : "_before")] = measured.value;
+  }
+  return rows;
+}
 
 std::map<std::string, double> layer_sqnr(const Report& report) {
   std::map<std::string, double> layers;
@@ -73,6 +101,7 @@ json run_record(const QuantizeJob& job, const Calibrated& run, const Plan& plan,
           {"cpu_seconds", outcome.cpu_seconds},
           {"peak_memory_bytes", outcome.peak_memory_bytes},
           {"metrics", outcome.metrics},
+          {"layers", layer_rows(run.ws)},
           {"weight_histograms", weight_code_histograms(plan)},
           {"softmax_code_histograms", softmax_histograms(run, plan)},
           {"channel_ranges", channel_ranges(run.ws, kRangeSamples)},

@@ -32,8 +32,4 @@ struct SequentialOptions {
 // Calibrates every site of ws.targets. Saves a checkpoint after each unit; stops at ws.stop.
 void calibrate(Workspace& ws, const SequentialOptions& options);
 
-// Output error of every linear, conv and attention against ws.reference on up to `samples` calibration
-// samples: rows sqnr_db, cosine, output_mse of stage `stage`.
-void measure_layers(Workspace& ws, const std::string& stage, int64_t samples);
-
 }  // namespace repquant::reconstruct

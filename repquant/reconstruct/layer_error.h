@@ -1,0 +1,22 @@
+#pragma once
+// Error of each layer's output (linear, conv, attention) against the float model: what reports
+// show.
+#include <string>
+
+#include "repquant/interpret/workspace.h"
+
+namespace repquant::reconstruct {
+
+bool is_layer(OpKind op);
+
+// ws.weights and ws.plan against ws.reference on up to `samples` calibration samples, everything
+// before a layer quantized as well: rows output_mse, cosine and (unless the error is 0) sqnr_db of
+// stage `stage`.
+void measure_layers(Workspace& ws, const std::string& stage, int64_t samples);
+
+// The same rows for ws.reference rounded to nearest, what any method has to beat: every target
+// uniform, one scale a tensor (weights: a row), min-max ranges of these very samples behind the
+// already rounded layers. Only the report changes.
+void measure_plain_rounding(Workspace& ws, const std::string& stage, int64_t samples);
+
+}  // namespace repquant::reconstruct
