@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "repquant/reparameterize/hadamard.h"
+#include "repquant/reparameterize/output_probe.h"
 
 namespace repquant::reparameterize {
 namespace {
@@ -359,6 +360,9 @@ bool rotate_residual(Workspace& ws, uint64_t seed, std::string* reason) {
   if (centre) {
     write = *r - at::full_like(*r, 1.0 / static_cast<double>(stream->channels)).matmul(*r);
   }
+#ifdef REPQUANT_DEBUG_CHECKS
+  const OutputProbe probe(ws);
+#endif
   for (const auto& [norm, linears] : readers) {
     move_affine(ws, norm, linears);
     for (const NodeId id : linears) {
@@ -367,6 +371,9 @@ bool rotate_residual(Workspace& ws, uint64_t seed, std::string* reason) {
     ws.graph.node(norm).op = OpKind::kRmsNorm;
   }
   transform_writers(ws, *stream, write);
+#ifdef REPQUANT_DEBUG_CHECKS
+  probe.check(ws);
+#endif
   ws.applied.push_back("rotate_residual");
   return true;
 }
@@ -429,6 +436,9 @@ void rotate_columns(Workspace& ws, NodeId linear, int64_t heads, const at::Tenso
 
 int rotate_heads(Workspace& ws, uint64_t seed) {
   int count = 0;
+#ifdef REPQUANT_DEBUG_CHECKS
+  const OutputProbe probe(ws);
+#endif
   for (const NodeId id : ws.graph.order()) {
     const Node& node = ws.graph.node(id);
     if (node.op != OpKind::kMultiHeadAttention) continue;
@@ -447,6 +457,9 @@ int rotate_heads(Workspace& ws, uint64_t seed) {
     rotate_columns(ws, *projection, heads, *hv);
     ++count;
   }
+#ifdef REPQUANT_DEBUG_CHECKS
+  probe.check(ws);
+#endif
   if (count > 0) ws.applied.push_back("rotate_heads");
   return count;
 }
