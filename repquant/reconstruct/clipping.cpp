@@ -49,10 +49,6 @@ struct FakeChannels : torch::autograd::Function<FakeChannels> {
   }
 };
 
-double output_energy(const ClippingData& data, const at::Tensor& y, size_t j) {
-  return std::max(at::matmul(y, data.weights[j].t()).square().mean().item<double>(), 1e-30);
-}
-
 QParams bounds_params(const ChannelBounds& bounds, int bits) {
   return quantize::channel_params(bounds, bits);
 }
@@ -133,7 +129,8 @@ double consumer_error(const ClippingData& data, const ChannelBounds& bounds, int
     // The fold keeps W lower exact in the bias: only W (y^ - lower) is rounded.
     const at::Tensor got = at::matmul(rounded - lower, w.t()) + at::mv(data.weights[j], lower);
     const at::Tensor want = at::matmul(y, data.weights[j].t());
-    total += (want - got).square().mean().item<double>() / output_energy(data, y, j);
+    const double energy = std::max(want.square().mean().item<double>(), 1e-30);
+    total += (want - got).square().mean().item<double>() / energy;
   }
   return total;
 }

@@ -199,10 +199,9 @@ QParams Unit::input_range(const Site& site, const SiteTarget& target) {
 QParams Unit::shifted_log_range(const Site& site, const SiteTarget& target, double shift) {
   const at::Tensor x = sample_rows(site, 1024);
   const at::Tensor w = ws_.constant(site.node, 1);
-  const at::Tensor gram = at::mm(w.t(), w);
   const auto error = [&](const QParams& params) {
-    const at::Tensor e = quantize::fake_quantize(x, params) - x;
-    return (at::mm(e, gram) * e).sum(at::kDouble).item<double>();
+    const at::Tensor e = at::mm(quantize::fake_quantize(x, params) - x, w.t());
+    return e.square().sum(at::kDouble).item<double>();
   };
   const std::vector<double> p{0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99999, 1.0};
   const std::vector<float> quantiles =
