@@ -78,10 +78,16 @@ def scratch_copy():
     source = scratch / "source"
     files = subprocess.run(["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard"], check=True,
                            capture_output=True, text=True).stdout.splitlines()
-    for name in files:
-        if (ROOT / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, source / name)   # equal times: nothing is rebuilt for the copy
+    files = {name for name in files if (ROOT / name).is_file()}
+    for path in source.rglob("*"):
+        if path.is_file() and str(path.relative_to(source)) not in files:
+            path.unlink()
+    for name in sorted(files):
+        # An equal file keeps its time: what was built from it stays, what was built from a defect is built anew.
+        if (source / name).is_file() and (source / name).read_bytes() == (ROOT / name).read_bytes():
+            continue
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, source / name)
     subprocess.run(["cmake", "-S", source, "-B", scratch / "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
                     f"-DREPQUANT_VENV={ROOT / '.venv'}"], check=True, stdout=subprocess.DEVNULL)
     return source, scratch / "build"

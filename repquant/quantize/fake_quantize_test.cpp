@@ -65,6 +65,27 @@ TEST(FakeQuantize, CompatHasOneLevelMore) {
   EXPECT_EQ(uniform_distinct.size(), 17u);
 }
 
+// Channels before a fold: all 2^b levels from a real lower bound up, half a step of error inside.
+TEST(FakeQuantize, ChannelsUseTheirOwnBounds) {
+  const std::vector<float> lower{-1.5f, 0.3f, -7.0f}, scale{0.2f, 0.01f, 1.0f};
+  const QParams params{{4, Uniform{}, PerChannel{-1}, Range{}}, scale, {}, lower};
+  const at::Tensor sweep = at::linspace(-0.25, 1.25, 3001);  // of the range of each channel
+  const at::Tensor low = at::tensor(lower), step = at::tensor(scale);
+  const at::Tensor x = low + sweep.unsqueeze(1) * (15 * step);
+  const at::Tensor got = fake_quantize(x, params);
+  for (int64_t c = 0; c < 3; ++c) {
+    const auto i = static_cast<size_t>(c);
+    const at::Tensor levels = std::get<0>(at::_unique(got.select(1, c).contiguous()));
+    ASSERT_EQ(levels.numel(), 16) << c;
+    EXPECT_EQ(levels[0].item<float>(), lower[i]);
+    EXPECT_EQ(levels[15].item<float>(), lower[i] + scale[i] * 15.0f);
+  }
+  const at::Tensor inside = (sweep >= 0).logical_and(sweep <= 1).nonzero().squeeze(1);
+  const at::Tensor error = (got - x).abs().index_select(0, inside);
+  // x - lower is rounded: one unit in the last place of 8, relative to the smallest step.
+  EXPECT_TRUE((error <= step * 0.5 + 1e-6).all().item<bool>());
+}
+
 TEST(FakeQuantize, HeadsUseTheirOwnScale) {
   QParams params = uniform(4, -1, 1);
   params.scale = {params.scale[0], params.scale[0] * 2};

@@ -184,10 +184,29 @@ std::string fact_table(const std::vector<Fact>& facts) {
 }
 
 std::string tile(const std::string& figure, const std::string& about) {
-  return fmt::format("<li><b>{}</b><span>{}</span></li>", figure, escape_html(about));
+  std::string text;
+  for (const char c : escape_html(about)) text += c == '_' ? "_<wbr>" : std::string(1, c);
+  return fmt::format("<li><b>{}</b><span>{}</span></li>", figure, text);
+}
+
+std::string size_text(const Number& bytes) {
+  return number_text(bytes.value, {"", "", "", NumberStyle::kBytes});
+}
+
+// Of several runs: one a model.
+std::string tiles_of_models(const RunView& view) {
+  std::string html;
+  for (const TableRow& row : view.scores) {
+    const Number *top1 = row.find("top1"), *bytes = row.find("bytes");
+    if (top1 == nullptr) continue;
+    html += tile(fmt::format("{:.2f} %", top1->value),
+                 "top-1, " + row.name + (bytes == nullptr ? "" : ", " + size_text(*bytes)));
+  }
+  return html.empty() ? html : fmt::format("<ul class=\"tiles\">{}</ul>\n", html);
 }
 
 std::string tiles(const RunView& view) {
+  if (view.runs.size() > 1) return tiles_of_models(view);
   std::string html;
   const TableRow* last = view.scores.empty() ? nullptr : &view.scores.back();
   const TableRow* first = view.scores.size() < 2 ? nullptr : &view.scores.front();
@@ -198,8 +217,7 @@ std::string tiles(const RunView& view) {
   const Number* bytes = last == nullptr ? nullptr : last->find("bytes");
   const Number* from = first == nullptr ? nullptr : first->find("bytes");
   if (bytes != nullptr) {
-    html +=
-        tile(number_text(bytes->value, {"", "", "", NumberStyle::kBytes}), "size, " + last->name);
+    html += tile(size_text(*bytes), "size, " + last->name);
     if (from != nullptr && bytes->value > 0) {
       html += tile(fmt::format("{:.1f} \u00d7", from->value / bytes->value),
                    "smaller than " + first->name);
