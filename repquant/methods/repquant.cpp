@@ -83,7 +83,7 @@ reconstruct::SequentialOptions resolve(const Options& o) {
   s.damping = o.damping;
   s.bias_correction = on(o.bias_correction, true);
   s.blocks = on(o.blocks, paper || accurate);
-  s.training.steps = o.steps > 0 ? o.steps : 150;
+  s.training.steps = o.steps > 0 ? o.steps : paper ? 80 : 150;
   s.training.batch = o.batch > 0 ? o.batch : 16;
   s.training.lr_weight = o.lr_weight;
   s.training.lr_scale = o.lr_scale;
