@@ -133,6 +133,13 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("write: \"{}\": expected a file name, got a folder", path_.string()));
   }
+  // A rename would replace a device or pipe by a file.
+  std::error_code absent;
+  if (const auto status = std::filesystem::status(path_, absent);
+      std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("write: \"{}\": expected a regular file", path_.string()));
+  }
   for (int attempt = 0; fd_ < 0; ++attempt) {
     std::filesystem::path name = path_;
     name += fmt::format(".{}.{}.tmp", ::getpid(), attempt);

@@ -104,6 +104,11 @@ TEST_F(Files, BadPathsHaveTheirCodes) {
   EXPECT_EQ(code_of([&] { MappedFile mapped(folder_); }), ErrorCode::kCorruptFile);
   EXPECT_EQ(code_of([] { read_file("/dev/zero"); }), ErrorCode::kCorruptFile);
   EXPECT_EQ(code_of([&] { write_file_atomically(folder_, "x"); }), ErrorCode::kInvalidArgument);
+  fs::create_symlink("/dev/null", folder_ / "device");
+  EXPECT_EQ(code_of([&] { write_file_atomically(folder_ / "device", "x"); }),
+            ErrorCode::kInvalidArgument);
+  EXPECT_TRUE(fs::is_character_file(folder_ / "device"));
+  fs::remove(folder_ / "device");
   EXPECT_EQ(code_of([&] { write_file_atomically(folder_ / "none" / "a", "x"); }),
             ErrorCode::kNotFound);
   write_file_atomically(folder_ / "a", "12345");

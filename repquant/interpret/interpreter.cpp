@@ -103,8 +103,14 @@ void Interpreter::run_node(NodeId id, ValueMap& values, const SiteHook& hook) co
       if (function == nullptr) ops::refuse(node, "the interpreter has no such op");
       outputs = function(node, inputs);
     }
-  } catch (const c10::Error& error) {  // a shape or type the op cannot take
-    ops::malformed(node, error.what_without_backtrace());
+  } catch (const c10::Error& error) {  // a shape or type the op cannot take, or no memory for it
+    const std::string what = error.what_without_backtrace();
+    if (what.find("allocate memory") != std::string::npos) {
+      throw Error(ErrorCode::kResourceExhausted,
+                  "interpret: node \"" + node.name + "\" (" + std::string(name_of(node.op)) +
+                      "): its result does not fit into memory");
+    }
+    ops::malformed(node, what);
   }
   for (size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i] == kNoValue) continue;

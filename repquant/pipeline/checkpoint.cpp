@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
 #include <fmt/format.h>
 
@@ -81,16 +80,6 @@ std::string quoted(const json& value) { return value.is_null() ? "nothing" : val
 
 }  // namespace
 
-std::string cpu_name() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != std::string::npos)
-      return line.substr(colon + 2);
-  }
-  return "unknown";
-}
-
 Resume parse_resume(const std::string& text) {
   if (text == "auto") return Resume::kAuto;
   if (text == "never") return Resume::kNever;
@@ -106,7 +95,10 @@ WorkFolder::WorkFolder(fs::path path) : path_(std::move(path)) {
     fs::create_directory(path_, error);
     if (error && !fs::is_directory(path_)) {
       const bool full = error.value() == ENOSPC || error.value() == EDQUOT;
-      throw Error(full ? ErrorCode::kResourceExhausted : ErrorCode::kInvalidArgument,
+      const bool missing = error.value() == ENOENT || error.value() == ENOTDIR;
+      throw Error(full      ? ErrorCode::kResourceExhausted
+                  : missing ? ErrorCode::kNotFound
+                            : ErrorCode::kInvalidArgument,
                   fmt::format("write: \"{}\": {}", path_.string(), error.message()),
                   "choose a folder that can be written, or pass --work-dir");
     }

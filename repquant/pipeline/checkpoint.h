@@ -55,7 +55,4 @@ class FolderCheckpoint final : public Checkpoint {
   std::map<ValueId, std::string> digests_;  // of the weights as last saved or restored
 };
 
-// "Genuine ... CPU" as the system names it, for fingerprints and reports.
-std::string cpu_name();
-
 }  // namespace repquant

@@ -1,13 +1,17 @@
 // What precedes the passes: model, data, what identifies the run.
+#include <algorithm>
 #include <cmath>
 
 #include <fmt/format.h>
 
 #include "repquant/core/files.h"
+#include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 #include "repquant/data/subset.h"
 #include "repquant/load/load.h"
 #include "repquant/methods/method.h"
+#include "repquant/pipeline/float_model.h"
+#include "repquant/pipeline/memory_cap.h"
 #include "repquant/pipeline/passes.h"
 #include "repquant/pipeline/quantize.h"
 #include "repquant/pipeline/targets.h"
@@ -77,6 +81,38 @@ void draw(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
   run.ws.calibration = batches_of(*run.data, run.indices);
 }
 
+void limit_memory(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
+  run.memory_needed = needed_memory(run.float_graph, static_cast<int64_t>(run.indices.size()),
+                                    context.pool.size());
+  check_memory(run.memory_needed, job.memory_cap);
+  if (job.memory_cap == 0) return;
+  const double left = static_cast<double>(job.memory_cap) - run.memory_needed;
+  run.ws.resident_bytes = std::min(run.ws.resident_bytes, static_cast<int64_t>(left));
+}
+
+// A model that answers NaN cannot be calibrated: names the node where it begins.
+void check_answers(const Calibrated& run, const RunContext& context) {
+  const Tensor image = load_batch(*run.data, std::span(run.indices).first(1));
+  const Tensor answer = float_model(run.float_graph, run.float_weights, context.pool)(image);
+  if (std::none_of(answer.as<float>().begin(), answer.as<float>().end(),
+                   [](float x) { return std::isnan(x); }))
+    return;
+  const at::NoGradGuard no_grad;
+  const Interpreter interpreter(run.float_graph, run.float_weights);
+  ValueMap values{{run.float_graph.inputs[0], to_aten(image)}};
+  for (const NodeId id : run.float_graph.order()) {
+    interpreter.run_node(id, values);
+    const Node& node = run.float_graph.node(id);
+    for (const ValueId output : node.outputs) {
+      if (output == kNoValue || !at::isnan(values.at(output)).any().item<bool>()) continue;
+      throw Error(ErrorCode::kCorruptFile,
+                  fmt::format("load: node \"{}\" ({}): answers NaN for calibration item \"{}\"",
+                              node.name, name_of(node.op), run.data->name(run.indices[0])),
+                  "a weight before it is infinite or far too large");
+    }
+  }
+}
+
 }  // namespace
 
 FieldList registry_options(std::string_view method) { return find_method(method).options(); }
@@ -93,10 +129,6 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   run->ws.sink = &context.sink;
   run->ws.stop = context.stop;
   run->ws.seed = job.recipe.seed;
-  if (job.memory_cap > 0) {
-    run->ws.resident_bytes =
-        std::min(run->ws.resident_bytes, static_cast<int64_t>(job.memory_cap / 8));
-  }
   PreprocessRequest request = job.preprocess;
   run->preprocess =
       choose_preprocess(request, preprocess_beside(job.model), item_shape(run->float_graph));
@@ -105,6 +137,8 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   options.preprocess = run->preprocess;
   run->data = open_dataset(job.data, options);
   draw(*run, job, context);
+  limit_memory(*run, job, context);
+  check_answers(*run, context);
   run->fingerprint = {{"model", weights_digest(run->float_graph)},
                       {"recipe", to_json(job.recipe)},
                       {"calibration", subset_digest(*run->data, run->indices)},
@@ -154,6 +188,7 @@ nlohmann::json describe(const QuantizeJob& job, const RunContext& context) {
           {"float_layers", floating},
           {"samples", run->indices.size()},
           {"estimated_bytes", static_cast<int64_t>(bits / 8)},
+          {"memory_bytes", static_cast<int64_t>(run->memory_needed)},
           {"preprocess", to_json(run->preprocess)},
           {"recipe", to_json(job.recipe)},
           {"artifact", job.out.string()}};

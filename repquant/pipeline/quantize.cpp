@@ -1,19 +1,19 @@
 #include "repquant/pipeline/quantize.h"
 
-#include <sys/resource.h>
-
 #include <chrono>
 
 #include <fmt/format.h>
 
 #include "repquant/core/artifact.h"
 #include "repquant/core/files.h"
+#include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 #include "repquant/data/subset.h"
 #include "repquant/evaluate/artifact_model.h"
 #include "repquant/evaluate/score_json.h"
 #include "repquant/evaluate/verify.h"
 #include "repquant/pipeline/float_model.h"
+#include "repquant/pipeline/memory_cap.h"
 #include "repquant/pipeline/passes.h"
 #include "repquant/pipeline/run_record.h"
 
@@ -95,6 +95,7 @@ Plan make_plan(const QuantizeJob& job, Calibrated& run, const Dataset* eval) {
   const json provenance = {{"tool", "repquant"},
                            {"version", kVersion},
                            {"recipe", run.fingerprint["recipe"]},
+                           {"rewrites", run.ws.applied},
                            {"source", {{"weights_sha256", run.fingerprint["model"]}}},
                            {"calibration",
                             {{"count", run.indices.size()},
@@ -117,9 +118,10 @@ void verify(const Plan& plan, const std::shared_ptr<const Program>& program, con
 }
 
 void check_output(const QuantizeJob& job, const WorkFolder& work) {
-  if (fs::is_directory(job.out)) {
+  if (fs::exists(job.out) && !fs::is_regular_file(job.out)) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("write: \"{}\": is a folder", job.out.string()));
+                fmt::format("write: \"{}\": expected a file name, got a {}", job.out.string(),
+                            fs::is_directory(job.out) ? "folder" : "device"));
   }
   // With saved state it is our own, written just before the run was killed.
   if (!fs::exists(job.out) || job.force || work.existed()) return;
@@ -128,41 +130,13 @@ void check_output(const QuantizeJob& job, const WorkFolder& work) {
               "pass --force to replace it");
 }
 
-void check_memory(const QuantizeJob& job, const Calibrated& run) {
-  if (job.memory_cap == 0) return;
-  uint64_t weights = 0;
-  for (const auto& [id, tensor] : run.float_weights) weights += tensor.nbytes();
-  // Float weights, live weights and the reference of errors, beside the libraries.
-  const uint64_t needed = 3 * weights + (uint64_t{350} << 20);
-  if (needed <= job.memory_cap) return;
-  throw Error(ErrorCode::kResourceExhausted,
-              fmt::format("quantize: memory: expected a cap of at least {} MiB, got {} MiB",
-                          (needed >> 20) + 1, job.memory_cap >> 20));
-}
-
-// User and system time of all threads of the process, in seconds.
-double process_cpu_seconds() {
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  const auto seconds = [](const timeval& t) {
-    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
-  };
-  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
-
 }  // namespace
-
-uint64_t peak_memory_bytes() {
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<uint64_t>(usage.ru_maxrss) * 1024;
-}
 
 QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context) {
   const auto start = std::chrono::steady_clock::now();
   refuse_compat(job.recipe);
   const auto run = prepare(job, context);
-  check_memory(job, *run);
+  const MemoryLimit limit(job.memory_cap);
   const auto eval = open_eval(job, *run, context);
   WorkFolder work(job.work_dir.empty() ? with_suffix(job.out, ".work") : job.work_dir);
   const bool fresh = !work.existed();
@@ -193,24 +167,31 @@ QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context
       plan.quality["metrics"] = outcome.metrics;
     }
     run->ws.throw_if_stopped();
+    // All three files or none: each is complete on disk before the first gets its name.
+    const fs::path staged = with_suffix(job.out, ".staged.tmp");
     outcome.artifact = job.out;
-    outcome.digest = write_artifact(job.out, plan);
-    outcome.bytes = fs::file_size(job.out);
+    outcome.digest = write_artifact(staged, plan);
+    outcome.bytes = fs::file_size(staged);
     outcome.model_bytes = fs::file_size(job.model);
     outcome.report = run->ws.report;
     outcome.recipe = with_suffix(job.out, ".recipe.toml");
     outcome.run_record = with_suffix(job.out, ".run.json");
-    write_file_atomically(outcome.recipe, to_toml(job.recipe));
+    AtomicFile recipe(outcome.recipe), record(outcome.run_record);
+    recipe.write(to_toml(job.recipe));
     outcome.seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     outcome.cpu_seconds = process_cpu_seconds();
     outcome.peak_memory_bytes = peak_memory_bytes();
-    write_file_atomically(outcome.run_record, run_record(job, *run, plan, outcome).dump(1) + "\n");
+    record.write(run_record(job, *run, plan, outcome).dump(1) + "\n");
+    recipe.commit();
+    record.commit();
+    fs::rename(staged, job.out);
     if (!job.keep) work.remove();
     return outcome;
   } catch (const Interrupted&) {
     throw;
   } catch (...) {
+    remove_stale_temporaries(job.out);
     if (fresh && !job.keep) work.remove();  // a failed command leaves nothing behind
     throw;
   }

@@ -29,7 +29,7 @@ struct QuantizeJob {
   std::filesystem::path work_dir;  // empty: `out` + ".work"
   Resume resume = Resume::kAuto;
   bool keep = false;        // keep the work folder
-  uint64_t memory_cap = 0;  // bytes; 0: none
+  uint64_t memory_cap = 0;  // bytes resident, of the process; 0: none
 };
 
 // Where a run reports, computes and is stopped. `stop` may be null.
@@ -57,6 +57,7 @@ struct Calibrated {
   std::vector<int64_t> indices;
   Preprocess preprocess;
   nlohmann::json fingerprint;
+  double memory_needed = 0;  // bytes (memory_cap.h)
 };
 
 // The options of the registry's methods, for the functions of recipe.h.
@@ -66,7 +67,7 @@ FieldList registry_options(std::string_view method);
 std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& context);
 
 // What would be done: {"model", "scheme", "layers", "float_layers", "passes", "samples",
-// "estimated_bytes", "preprocess", "recipe", "work_dir"}.
+// "estimated_bytes", "memory_bytes", "preprocess", "recipe", "artifact"}.
 nlohmann::json describe(const QuantizeJob& job, const RunContext& context);
 
 // Errors: those of the stages; kInvalidArgument when `out` exists, when levels are for simulation
@@ -74,7 +75,5 @@ nlohmann::json describe(const QuantizeJob& job, const RunContext& context);
 // kVerifyFailed when simulator and runtime differ; Interrupted (state saved). Nothing is written to
 // `out` then.
 QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context);
-
-uint64_t peak_memory_bytes();
 
 }  // namespace repquant

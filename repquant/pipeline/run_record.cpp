@@ -1,5 +1,6 @@
 #include "repquant/pipeline/run_record.h"
 
+#include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 #include "repquant/pipeline/channel_ranges.h"
 #include "repquant/pipeline/passes.h"
