@@ -23,7 +23,8 @@ constexpr uint64_t kMiB = uint64_t{1} << 20;
 Graph graph_of(const std::vector<SymbolicShape>& shapes) {
   Graph graph;
   for (const SymbolicShape& shape : shapes)
-    graph.add_value({std::string("v").append(std::to_string(graph.value_count())), DType::kF32, shape, -1, {}});
+    graph.add_value(
+        {std::string("v").append(std::to_string(graph.value_count())), DType::kF32, shape, -1, {}});
   return graph;
 }
 

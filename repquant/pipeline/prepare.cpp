@@ -82,8 +82,8 @@ void draw(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
 }
 
 void limit_memory(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
-  run.memory_needed = needed_memory(run.float_graph, static_cast<int64_t>(run.indices.size()),
-                                    context.pool.size());
+  run.memory_needed =
+      needed_memory(run.float_graph, static_cast<int64_t>(run.indices.size()), context.pool.size());
   check_memory(run.memory_needed, job.memory_cap);
   if (job.memory_cap == 0) return;
   const double left = static_cast<double>(job.memory_cap) - run.memory_needed;
