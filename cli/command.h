@@ -30,7 +30,8 @@ struct Common {
 struct Outcome {
   nlohmann::json result = nlohmann::json::object();
   std::string text;
-  int exit = 0;
+  int exit = 0;               // kQuality, kVerifyFailed: the answer is no,
+  std::string failure, hint;  // and this is what it says
   std::vector<Measurement> measurements;
 };
 
@@ -82,6 +83,9 @@ struct Parts {
   Outcome (*inspect_model)(const std::filesystem::path& path);
   std::string (*library_versions)();
 };
+
+// A tensor for the first output of one item.
+Tensor make_result(const Plan& plan);
 
 // By content. Throws kUnsupported for a float model in the build without calibration.
 OpenedModel open_model(const std::filesystem::path& path, const Context& context);

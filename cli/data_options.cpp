@@ -1,5 +1,6 @@
 #include "cli/data_options.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <fmt/format.h>
@@ -72,6 +73,10 @@ void declare_data(CLI::App& app, DataRequest& request) {
       ->group(group);
 }
 
+void declare_input(CLI::App& app, DataRequest& request, const std::string& help) {
+  app.add_option("--input", request.data, help)->group("Data");
+}
+
 std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model,
                                    const Context& context) {
   if (request.data.empty()) {
@@ -80,6 +85,15 @@ std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& mode
   request.options.preprocess = choose_preprocess(request.preprocess, model.preprocess, model.item);
   context.sink.info("preprocessing: " + request.preprocess.reason);
   return open_dataset(request.data, request.options);
+}
+
+void for_each_item(const Dataset& data, int64_t count, const Context& context, const char* verb,
+                   const std::function<void(int64_t index, const Tensor& item)>& fn) {
+  for (int64_t i = 0; i < std::min(count, data.size()); ++i) {
+    if (context.stop->raised()) throw Interrupted(std::string(verb) + ": interrupted");
+    const std::vector<int64_t> index{i};
+    fn(i, load_batch(data, index));
+  }
 }
 
 }  // namespace repquant::cli

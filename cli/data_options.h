@@ -1,5 +1,6 @@
 #pragma once
 // The options that name data and its preprocessing, shared by the verbs.
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,6 +18,8 @@ struct DataRequest {
 
 // --data --labels --range --array --class-names --label-offset
 void declare_data(CLI::App& app, DataRequest& request);
+// --input: another name of --data, for one image or array.
+void declare_input(CLI::App& app, DataRequest& request, const std::string& help);
 // --preprocess --resize --crop --mean --std --interpolation
 void declare_preprocess(CLI::App& app, PreprocessRequest& request);
 // "a:b", either may be empty; kInvalidArgument.
@@ -24,5 +27,8 @@ void set_range(DatasetOptions& options, const std::string& text);
 // With the preprocessing of the request, the model or the guess, which is said.
 std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model,
                                    const Context& context);
+// fn(index, item [1, ...]) for the first `count` items; ends with Interrupted on Ctrl-C.
+void for_each_item(const Dataset& data, int64_t count, const Context& context, const char* verb,
+                   const std::function<void(int64_t index, const Tensor& item)>& fn);
 
 }  // namespace repquant::cli

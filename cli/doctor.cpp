@@ -1,17 +1,13 @@
 // repquant doctor: what this machine and this build can do.
-#include <unistd.h>
-
-#include <chrono>
-#include <fstream>
-#include <sstream>
+#include <algorithm>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
-#include "cli/program.h"
 #include "repquant/core/example_plan.h"
+#include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 #include "repquant/evaluate/verify.h"
 #include "repquant/runtime/kernels/isa.h"
@@ -22,16 +18,10 @@ namespace {
 std::vector<std::string> cpu_features() {
   const std::vector<std::string> wanted{"sse4_1",   "avx2",     "fma",   "avx512f", "avx512_vnni",
                                         "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm"};
-  std::vector<std::string> found;
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    if (line.rfind("flags", 0) != 0 && line.rfind("Features", 0) != 0) continue;
-    std::istringstream words(line);
-    for (std::string word; words >> word;) {
-      if (std::find(wanted.begin(), wanted.end(), word) != wanted.end()) found.push_back(word);
-    }
-    break;
-  }
+  std::vector<std::string> found = cpu_flags();
+  std::erase_if(found, [&](const std::string& flag) {
+    return std::find(wanted.begin(), wanted.end(), flag) == wanted.end();
+  });
   return found;
 }
 
@@ -57,26 +47,28 @@ std::string self_test(ThreadPool& pool) {
 
 Outcome doctor(const std::string& path, const Context& context) {
   Outcome outcome;
-  const auto pages = ::sysconf(_SC_PHYS_PAGES), page = ::sysconf(_SC_PAGESIZE);
-  const double memory = static_cast<double>(pages) * static_cast<double>(page);
   const std::string failed = self_test(context.pool);
   const std::string libraries = context.parts != nullptr ? context.parts->library_versions()
                                                          : "none (no calibration in this build)";
   outcome.result = {{"version", kVersion},
-                    {"cpu", cpu_model()},
+                    {"cpu", cpu_name()},
                     {"features", cpu_features()},
                     {"isas", runtime::available_isas()},
                     {"threads", context.pool.size()},
-                    {"memory_bytes", static_cast<uint64_t>(memory)},
+                    {"memory_bytes", memory_bytes()},
                     {"libraries", libraries},
                     {"self_test", failed.empty() ? "passed" : failed}};
   outcome.text = fmt::format(
       "repquant   {}\nprocessor  {}\nfeatures   {}\nkernels    {}\nthreads    {}\nmemory     "
       "{:.1f} GiB\nlibraries  {}\nself-test  {}\n",
-      kVersion, cpu_model(), fmt::join(cpu_features(), " "),
-      fmt::join(runtime::available_isas(), " "), context.pool.size(), memory / 1073741824.0,
-      libraries, failed.empty() ? "passed" : failed);
-  if (!failed.empty()) outcome.exit = kVerifyFailed;
+      kVersion, cpu_name(), fmt::join(cpu_features(), " "),
+      fmt::join(runtime::available_isas(), " "), context.pool.size(),
+      static_cast<double>(memory_bytes()) / 1073741824.0, libraries,
+      failed.empty() ? "passed" : failed);
+  if (!failed.empty()) {
+    outcome.exit = kVerifyFailed;
+    outcome.failure = "doctor: self-test: " + failed;
+  }
   if (path.empty()) return outcome;
   const OpenedModel model = open_model(path, context);
   nlohmann::json row = {{"file", path}, {"kind", model.kind}};

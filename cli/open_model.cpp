@@ -1,3 +1,5 @@
+#include <map>
+
 #include <fmt/format.h>
 
 #include "cli/command.h"
@@ -9,18 +11,36 @@
 namespace repquant::cli {
 namespace {
 
+// A linear step may add a residual: its own part is what the layer of the float model puts out.
+class BranchOf {
+ public:
+  ConstTensorView operator()(const Step& step, ConstTensorView value) {
+    if (value.dtype != DType::kF32) return value;
+    const auto sum = value.as<float>();
+    std::vector<float>& kept = values_[step.out.at(0)];
+    kept.assign(sum.begin(), sum.end());
+    const auto residual = step.in.size() == 2 ? values_.find(step.in[1]) : values_.end();
+    if (step.op != "linear" || residual == values_.end()) return value;
+    branch_.resize(sum.size());
+    for (size_t i = 0; i < sum.size(); ++i) branch_[i] = sum[i] - residual->second[i];
+    return {branch_.data(), DType::kF32, value.shape};
+  }
+
+ private:
+  std::map<int, std::vector<float>> values_;  // by buffer
+  std::vector<float> branch_;
+};
+
 void trace_artifact(const std::shared_ptr<const Program>& program, ThreadPool& pool,
                     const Tensor& item, const LayerTap& tap) {
   Session session(program, {.max_batch = 1, .pool = &pool});
-  const Plan& plan = program->plan();
-  const Buffer& out = plan.buffers.at(static_cast<size_t>(plan.outputs.at(0)));
-  Shape shape{1};
-  shape.insert(shape.end(), out.item_shape.begin(), out.item_shape.end());
-  Tensor result(DType::kF32, shape);
+  Tensor result = make_result(program->plan());
   const std::vector<ConstTensorView> in{item.view()};
   const std::vector<TensorView> results{result.view()};
-  session.run_tapped(in, results,
-                     [&](const Step& step, int, ConstTensorView value) { tap(step.name, value); });
+  BranchOf branch;
+  session.run_tapped(in, results, [&](const Step& step, int, ConstTensorView value) {
+    tap(step.name, branch(step, value));
+  });
   tap("output", ConstTensorView{result.data(), DType::kF32, result.shape()});
 }
 
@@ -50,6 +70,13 @@ OpenedModel open_artifact(const std::filesystem::path& path, const Context& cont
 }
 
 }  // namespace
+
+Tensor make_result(const Plan& plan) {
+  Shape shape{1};
+  const Shape& item = plan.buffers.at(static_cast<size_t>(plan.outputs.at(0))).item_shape;
+  shape.insert(shape.end(), item.begin(), item.end());
+  return Tensor(DType::kF32, shape);
+}
 
 OpenedModel open_model(const std::filesystem::path& path, const Context& context) {
   if (!std::filesystem::exists(path)) {

@@ -12,6 +12,7 @@
 #include "cli/program.h"
 #include "cli/terminal.h"
 #include "repquant/core/fields.h"
+#include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 #include "repquant/runtime/kernels/isa.h"
 
@@ -44,12 +45,20 @@ json machine(const Common& common, const ThreadPool* pool) {
     isa = runtime::isa_name(runtime::parse_isa(common.isa));
   } catch (const Error&) {  // reported where it is used
   }
-  return {{"cpu", cpu_model()},
+  return {{"cpu", cpu_name()},
           {"isa", isa},
           {"threads", pool != nullptr ? pool->size() : common.threads}};
 }
 
-// "stage: subject: rest".
+// Of "stage: subject: rest"; of "usage: ..." what stands in quotes.
+std::string subject_of(const std::string& message, size_t stage_end) {
+  const bool usage = message.compare(0, stage_end, "usage") == 0;
+  const size_t begin = usage ? message.find('"', stage_end) : stage_end + 1;
+  if (begin == std::string::npos) return "";
+  const size_t end = usage ? message.find('"', begin + 1) : message.find(": ", begin + 1);
+  return end == std::string::npos ? "" : message.substr(begin + 1, end - begin - 1);
+}
+
 json error_json(const std::string& code, int exit, const std::string& message,
                 const std::string& hint) {
   json error = {{"code", code},
@@ -61,9 +70,7 @@ json error_json(const std::string& code, int exit, const std::string& message,
   const size_t first = message.find(": ");
   if (first == std::string::npos) return error;
   error["stage"] = safe_text(message.substr(0, first));
-  const size_t second = message.find(": ", first + 2);
-  if (second != std::string::npos)
-    error["subject"] = safe_text(message.substr(first + 2, second - first - 2));
+  error["subject"] = safe_text(subject_of(message, first));
   return error;
 }
 
@@ -72,6 +79,33 @@ struct Ending {
   Outcome outcome;
   json error;  // null: it went well
 };
+
+std::string envelope(const std::string& verb, const Ending& ending, json machine, json warnings,
+                     double seconds) {
+  json measurements = json::array();
+  for (const Measurement& row : ending.outcome.measurements) {
+    measurements.push_back({{"stage", row.stage},
+                            {"subject", row.subject},
+                            {"metric", row.metric},
+                            {"value", row.value}});
+  }
+  json document = {{"schema", "repquant/1"},
+                   {"verb", verb},
+                   {"ok", ending.error.is_null()},
+                   {"version", kVersion},
+                   {"elapsed_s", seconds},
+                   {"machine", std::move(machine)},
+                   {"result", ending.outcome.result},
+                   {"warnings", std::move(warnings)},
+                   {"measurements", measurements}};
+  if (!ending.error.is_null()) document["error"] = ending.error;
+  return document.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
+bool asks_for_json(const std::vector<std::string>& words) {
+  const auto options_end = std::find(words.begin(), words.end(), "--");
+  return std::find(words.begin(), options_end, "--json") != options_end;
+}
 
 class Runner {
  public:
@@ -82,17 +116,23 @@ class Runner {
   int run() {
     const auto start = std::chrono::steady_clock::now();
     Ending ending = guarded();
-    if (ending.exit == kDone && ending.error.is_null()) ending.exit = ending.outcome.exit;
+    const Outcome& outcome = ending.outcome;
+    if (outcome.exit != kDone) {  // it answered, and the answer is no
+      terminal_.finish();
+      terminal_.error(outcome.failure, outcome.hint);
+      ending.exit = outcome.exit;
+      ending.error = error_json(outcome.exit == kQuality ? "quality" : "verify_failed",
+                                outcome.exit, outcome.failure, outcome.hint);
+    }
     if (ending.exit == kDone && common_.strict && !terminal_.warnings().empty())
       ending.exit = kWarnings;
     terminal_.finish();
     if (help_) return kDone;
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
-    const std::string text =
-        common_.json
-            ? envelope(ending, spent.count()).dump(-1, ' ', false, json::error_handler_t::replace) +
-                  "\n"
-            : ending.outcome.text;
+    const std::string text = common_.json
+                                 ? envelope(command_.name, ending, machine(common_, pool_.get()),
+                                            terminal_.warnings(), spent.count())
+                                 : ending.outcome.text;
     if (!Terminal::print(text)) {
       terminal_.error("write: standard output: no space or closed", "");
       return kCapacity;
@@ -111,14 +151,22 @@ class Runner {
     } catch (const Error& error) {
       return failed(code_name(error.code()), exit_code(error.code()), error.what(), error.hint());
     } catch (const std::bad_alloc&) {
-      return failed("resource_exhausted", kCapacity, "memory: none left",
-                    "use fewer samples or --memory");
+      return out_of_memory();
     } catch (const std::exception& error) {
       std::string message = error.what();  // libraries write stack traces behind the first line
       message = message.substr(0, message.find('\n'));
+      if (message.find("can't allocate memory") != std::string::npos) return out_of_memory();
       return failed("internal", kInternal, "internal: " + message,
                     "this is a bug: please report the command");
     }
+  }
+
+  Ending out_of_memory() {
+    return failed("resource_exhausted", kCapacity,
+                  common_.memory > 0
+                      ? fmt::format("memory: the cap of {} MiB is used up", common_.memory >> 20)
+                      : "memory: none left",
+                  "use fewer --samples or --threads, or a larger --memory");
   }
 
   Ending failed(const std::string& code, int exit, const std::string& message,
@@ -130,7 +178,7 @@ class Runner {
 
   Ending execute() {
     CLI::App app(command_.summary, fmt::format("{} {}", name_, command_.name));
-    common_.json = std::find(words_.begin(), words_.end(), "--json") != words_.end();
+    common_.json = asks_for_json(words_);
     declare_common(app, common_);
     const Run run = command_.declare(app);
     const bool help_all = std::erase(words_, "--help-all") > 0;
@@ -151,27 +199,6 @@ class Runner {
     pool_ = std::make_unique<ThreadPool>(common_.threads);
     const Context context{common_, terminal_, *pool_, &stop_flag, parts_};
     return {kDone, run(context), json()};
-  }
-
-  json envelope(const Ending& ending, double seconds) const {
-    json measurements = json::array();
-    for (const Measurement& row : ending.outcome.measurements) {
-      measurements.push_back({{"stage", row.stage},
-                              {"subject", row.subject},
-                              {"metric", row.metric},
-                              {"value", row.value}});
-    }
-    json document = {{"schema", "repquant/1"},
-                     {"verb", command_.name},
-                     {"ok", ending.error.is_null()},
-                     {"version", kVersion},
-                     {"elapsed_s", seconds},
-                     {"machine", machine(common_, pool_.get())},
-                     {"result", ending.outcome.result},
-                     {"warnings", terminal_.warnings()},
-                     {"measurements", measurements}};
-    if (!ending.error.is_null()) document["error"] = ending.error;
-    return document;
   }
 
   std::string command_line() const {
@@ -195,11 +222,23 @@ class Runner {
   bool help_ = false;
 };
 
-int usage(const char* name, const std::string& message, const std::string& hint) {
+// Before a verb is known to run; `verb` as it was typed.
+int refuse(const std::vector<std::string>& words, const std::string& verb, ErrorCode code,
+           const std::string& message, const std::string& hint) {
   Terminal terminal;
-  terminal.configure({});
-  terminal.error(message, hint.empty() ? fmt::format("{} --help", name) : hint);
-  return kUsage;
+  Common common;
+  common.no_color = std::find(words.begin(), words.end(), "--no-color") != words.end();
+  terminal.configure(common);
+  terminal.error(message, hint);
+  Ending ending;
+  ending.exit = exit_code(code);
+  ending.error = error_json(code_name(code), ending.exit, message, hint);
+  if (asks_for_json(words) &&
+      !Terminal::print(
+          envelope(safe_text(verb), ending, machine(common, nullptr), json::array(), 0))) {
+    return kCapacity;
+  }
+  return ending.exit;
 }
 
 }  // namespace
@@ -207,6 +246,7 @@ int usage(const char* name, const std::string& message, const std::string& hint)
 int run_program(const char* name, const std::vector<Command>& commands, const Parts* parts,
                 int argc, char** argv) {
   std::vector<std::string> words(argv + 1, argv + argc);
+  const std::string help = fmt::format("{} --help", name);
   const size_t verb = find_verb(words);
   if (verb == words.size()) {
     const bool version = std::find(words.begin(), words.end(), "--version") != words.end();
@@ -214,7 +254,8 @@ int run_program(const char* name, const std::vector<Command>& commands, const Pa
         words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "--help-all";
     if (version) return Terminal::print(version_text(name, parts)) ? kDone : kCapacity;
     if (asked) return Terminal::print(overview(name, commands)) ? kDone : kCapacity;
-    return usage(name, fmt::format("expected a verb, got \"{}\"", words[0]), "");
+    return refuse(words, "", ErrorCode::kInvalidArgument,
+                  fmt::format("usage: expected a verb, got \"{}\"", words[0]), help);
   }
   const std::string wanted = words[verb];
   words.erase(words.begin() + static_cast<std::ptrdiff_t>(verb));
@@ -223,15 +264,15 @@ int run_program(const char* name, const std::vector<Command>& commands, const Pa
     names.emplace_back(command.name);
     if (wanted != command.name) continue;
     if (command.declare == nullptr) {
-      Terminal terminal;
-      terminal.error("this build has no calibration",
-                     "use the program repquant, built with -DREPQUANT_TORCH=ON");
-      return kUnsupported;
+      return refuse(words, wanted, ErrorCode::kUnsupported,
+                    fmt::format("{}: this build has no calibration", wanted),
+                    "use the program repquant, built with -DREPQUANT_TORCH=ON");
     }
     install_handlers();
     return Runner(name, command, parts, std::move(words)).run();
   }
-  return usage(name, unknown_name("verb", wanted, names), "");
+  return refuse(words, wanted, ErrorCode::kInvalidArgument,
+                "usage: " + unknown_name("verb", wanted, names), help);
 }
 
 }  // namespace repquant::cli

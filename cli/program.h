@@ -17,8 +17,7 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error,
 std::string help_text(CLI::App& app, bool all);
 std::string overview(const char* name, const std::vector<Command>& commands);
 std::string version_text(const char* name, const Parts* parts);
-std::string cpu_model();
-// "2GiB", "512MB", "1048576"; throws kInvalidArgument.
+// "2GiB", "512MB", "1048576", "80%" of what is installed; throws kInvalidArgument.
 uint64_t parse_size(const std::string& text);
 
 }  // namespace repquant::cli

@@ -43,10 +43,10 @@ QuantizeJob make_job(Options& options, const Context& context) {
 std::string plan_text(const nlohmann::json& plan, const Recipe& recipe) {
   std::string text = fmt::format(
       "model   {}\nscheme  {}\nsamples {}\nlayers  {} quantized, {} in float\nweights about {} "
-      "bytes\n",
+      "bytes\nmemory  {} MiB at least\n",
       plan["model"]["file"].get<std::string>(), plan["scheme"].get<std::string>(),
       plan["samples"].get<int64_t>(), plan["layers"].size(), plan["float_layers"].size(),
-      plan["estimated_bytes"].get<int64_t>());
+      plan["estimated_bytes"].get<int64_t>(), (plan["memory_bytes"].get<int64_t>() >> 20) + 1);
   for (const auto& row : plan["layers"]) {
     const std::string bits = row.contains("weight_bits")
                                  ? fmt::format("w{}a{}", row["weight_bits"].get<int>(),

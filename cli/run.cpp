@@ -29,10 +29,7 @@ nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Cont
   }
   Session session(model.program, {.max_batch = 1, .pool = &context.pool});
   const Plan& plan = model.program->plan();
-  Shape shape{1};
-  const Shape& item = plan.buffers.at(static_cast<size_t>(plan.outputs.at(0))).item_shape;
-  shape.insert(shape.end(), item.begin(), item.end());
-  Tensor result(DType::kF32, shape);
+  Tensor result = make_result(plan);
   const std::vector<ConstTensorView> in{input.view()};
   const std::vector<TensorView> out{result.view()};
   std::vector<StepTime> times;
@@ -77,10 +74,7 @@ Outcome run(Options& options, const Context& context) {
   Outcome outcome;
   outcome.result = {
       {"model", options.model}, {"kind", model.kind}, {"items", nlohmann::json::array()}};
-  for (int64_t i = 0; i < data->size(); ++i) {
-    if (context.stop->raised()) throw Interrupted("run: interrupted");
-    const std::vector<int64_t> index{i};
-    const Tensor input = load_batch(*data, index);
+  for_each_item(*data, data->size(), context, "run", [&](int64_t i, const Tensor& input) {
     const Tensor logits = model.run(input);
     outcome.text += data->name(i) + "\n";
     nlohmann::json row = {{"name", data->name(i)}, {"shape", logits.shape()}};
@@ -88,11 +82,10 @@ Outcome run(Options& options, const Context& context) {
     if (options.profile && i == 0)
       outcome.result["profile"] = profile(model, input, context, outcome.text);
     outcome.result["items"].push_back(std::move(row));
-    if (!options.output.empty() && i == 0) {
-      write_npy(options.output, logits.view());
-      outcome.result["output"] = options.output;
-    }
-  }
+    if (options.output.empty() || i > 0) return;
+    write_npy(options.output, logits.view());
+    outcome.result["output"] = options.output;
+  });
   return outcome;
 }
 
@@ -101,8 +94,8 @@ Outcome run(Options& options, const Context& context) {
 Run declare_run(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("model", options->model, "Artifact, or float model")->required();
-  app.add_option("--input", options->data.data, "Image, .npy, or anything eval reads")->required();
-  app.add_option("--class-names", options->data.options.class_names, "One name a line");
+  declare_data(app, options->data);
+  declare_input(app, options->data, "Image, .npy, or anything --data takes");
   app.add_option("--top", options->top, "Classes listed")->check(CLI::Range(1, 100000));
   app.add_option("--output", options->output, "Write the answer of the first item as .npy");
   app.add_flag("--profile", options->profile, "Time of every step (artifacts)");

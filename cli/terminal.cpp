@@ -17,7 +17,7 @@ bool is_set(const char* variable) {
 }
 
 size_t terminal_width() {
-  struct winsize size{};
+  struct winsize size {};
   if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
   return 80;
 }

@@ -1,13 +1,14 @@
 // Common options, help and usage errors.
 #include <algorithm>
+#include <cctype>
 #include <charconv>
-#include <fstream>
 
 #include <fmt/format.h>
 
 #include "cli/exit_codes.h"
 #include "cli/program.h"
 #include "repquant/core/fields.h"
+#include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 
 namespace repquant::cli {
@@ -56,15 +57,24 @@ uint64_t parse_size(const std::string& text) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const std::string unit(end, text.data() + text.size());
   const std::vector<std::pair<std::string, double>> units{
-      {"", 1},     {"B", 1},      {"KB", 1e3},      {"MB", 1e6},
-      {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
+      {"", 1},
+      {"B", 1},
+      {"KB", 1e3},
+      {"MB", 1e6},
+      {"GB", 1e9},
+      {"KiB", 1024},
+      {"MiB", 1048576},
+      {"GiB", 1073741824},
+      {"%", static_cast<double>(memory_bytes()) / 100}};
   for (const auto& [name, factor] : units) {
     if (error == std::errc() && name == unit && value > 0 && value * factor < 1e18) {
       return static_cast<uint64_t>(value * factor);
     }
   }
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("size \"{}\": expected a number with KiB, MiB, GiB, KB, MB or GB", text));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("usage: size \"{}\": expected a number with KiB, MiB, GiB, KB, MB, GB or %",
+                  text));
 }
 
 void declare_common(CLI::App& app, Common& common) {
@@ -78,7 +88,7 @@ void declare_common(CLI::App& app, Common& common) {
   app.add_option("--isa", common.isa, "Instruction set of the kernels")->group(group);
   app.add_option_function<std::string>(
          "--memory", [&common](const std::string& text) { common.memory = parse_size(text); },
-         "Cap on memory, for example 2GiB")
+         "Cap on memory, for example 2GiB or 80%")
       ->group(group);
   app.add_flag("--strict", common.strict, "Warnings end with exit code 5")->group(group);
   app.add_flag("-q,--quiet", common.quiet, "Warnings and errors only")->group(group);
@@ -110,15 +120,14 @@ std::string usage_error(const CLI::App& app, const CLI::ParseError& error,
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
     for (const std::string& name : option->get_snames()) known.push_back("-" + name);
   }
-  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
-    for (const std::string& word : words) {
-      if (word == "--") break;
-      const std::string name = word.substr(0, word.find('='));
-      const bool option = name.size() > 1 && name[0] == '-';
-      if (option && std::find(known.begin(), known.end(), name) == known.end()) {
-        return "usage: " + unknown_name("option", name, known);
-      }
-    }
+  // First: with an option misspelt, something required may seem to be missing.
+  for (const std::string& word : words) {
+    if (word == "--") break;
+    const std::string name = word.substr(0, word.find('='));
+    const bool option = name.size() > 1 && name[0] == '-' && name[1] != '.' &&
+                        std::isdigit(static_cast<unsigned char>(name[1])) == 0;
+    if (option && std::find(known.begin(), known.end(), name) == known.end())
+      return "usage: " + unknown_name("option", name, known);
   }
   std::string message = error.what();
   std::replace(message.begin(), message.end(), '\n', ' ');
@@ -171,16 +180,6 @@ std::string version_text(const char* name, const Parts* parts) {
   text += fmt::format(", gcc {}", __VERSION__);
 #endif
   return text + "\n";
-}
-
-std::string cpu_model() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (line.rfind("model name", 0) == 0 && colon != std::string::npos)
-      return line.substr(colon + 2);
-  }
-  return "unknown";
 }
 
 }  // namespace repquant::cli

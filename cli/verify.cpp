@@ -14,7 +14,7 @@ namespace repquant::cli {
 namespace {
 
 struct Options {
-  std::string model, input;
+  std::string model;
   DataRequest data;
   int64_t samples = 2;
   bool steps = false;
@@ -26,15 +26,14 @@ Outcome failure(const StepDifference& d) {
   outcome.result = {{"equal", false}, {"item", d.item},           {"step", d.step},
                     {"op", d.op},     {"element", d.element},     {"differing", d.differing},
                     {"size", d.size}, {"simulated", d.simulated}, {"executed", d.executed}};
-  outcome.text = fmt::format(
-      "different: item {}, step \"{}\" ({}): {} of {} elements, first {}: simulated {}, executed "
-      "{}\n",
-      d.item, d.step, d.op, d.differing, d.size, d.element, d.simulated, d.executed);
+  outcome.failure = fmt::format(
+      "verify: step \"{}\": item {}, element {}: expected {}, got {}; {} of {} elements differ",
+      d.step, d.item, d.element, d.simulated, d.executed, d.differing, d.size);
+  outcome.hint = "simulator and runtime disagree: please report it with the artifact";
   return outcome;
 }
 
 Outcome verify(Options& options, const Context& context) {
-  if (!options.input.empty()) options.data.data = options.input;
   const OpenedModel model = open_model(options.model, context);
   if (model.program == nullptr) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -75,7 +74,7 @@ Run declare_verify(CLI::App& app) {
   auto options = std::make_shared<Options>();
   app.add_option("artifact", options->model, "Artifact")->required();
   declare_data(app, options->data);
-  app.add_option("--input", options->input, "One image or array instead of --data");
+  declare_input(app, options->data, "One image or array instead of --data");
   app.add_option("--samples", options->samples, "Items compared")->check(CLI::PositiveNumber);
   app.add_flag("--steps", options->steps, "List every comparison");
   declare_preprocess(app, options->data.preprocess);
