@@ -4,8 +4,7 @@
 #include <random>
 #include <thread>
 
-#include "cli/exit_codes.h"
-#include "cli/testing.h"
+#include "cli/testing_demo.h"
 #include "repquant/load/load.h"
 
 namespace repquant::cli {
@@ -13,52 +12,11 @@ namespace {
 
 using namespace testing;
 
-const std::string kTool = REPQUANT_TOOL;
-const std::string kRun = REPQUANT_RUN;
-const std::string kModel = std::string(REPQUANT_SOURCE) + "/models/demo_vit.onnx";
-
-// Images, labels and one reference artifact, made once.
-class Quantize : public ::testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    shared_ = std::make_unique<Folder>();
-    write_images(data(), 12, 1);
-    write_images(other(), 6, 2);
-    write_text(labels(), "0\n1\n2\n3\n4\n5\n");
-    const Ended ended = run(command(reference(), {"--json"}));
-    ASSERT_EQ(ended.exit, 0) << ended.err;
-    result_ = std::make_unique<Ended>(ended);
-  }
-  static void TearDownTestSuite() {
-    result_.reset();
-    shared_.reset();
-  }
-  static std::string data() { return shared_->file("data.npy"); }
-  static std::string other() { return shared_->file("other.npy"); }
-  static std::string labels() { return shared_->file("labels.txt"); }
-  static std::string reference() { return shared_->file("reference.rq.safetensors"); }
-  static std::vector<std::string> command(const std::string& out,
-                                          const std::vector<std::string>& more = {}) {
-    std::vector<std::string> words{kTool,  "quantize", kModel,          "-o",        out, "--data",
-                                   data(), "--preset", "repquant_w4a4", "--samples", "8"};
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
-  static std::vector<std::string> eval(const std::string& model,
-                                       const std::vector<std::string>& more = {}) {
-    std::vector<std::string> words{kTool, "eval", model, "--data", other(), "--labels", labels()};
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  }
-  static std::unique_ptr<Folder> shared_;
-  static std::unique_ptr<Ended> result_;
-};
-std::unique_ptr<Folder> Quantize::shared_;
-std::unique_ptr<Ended> Quantize::result_;
+class Quantize : public Demo {};
 
 TEST_F(Quantize, ResultIsWhatTheSchemaSays) {
-  expect_schema(*result_, "quantize");
-  const auto result = result_->json()["result"];
+  expect_schema(Demo::result(), "quantize");
+  const auto result = Demo::result().json()["result"];
   EXPECT_EQ(result["bytes"], fs::file_size(reference()));
   EXPECT_FALSE(fs::exists(reference() + ".work"));
   EXPECT_TRUE(fs::exists(reference() + ".run.json"));
