@@ -132,8 +132,8 @@ std::string unevenness(const ChannelRanges& r) {
   const double before = widest_to_median(r.before_low, r.before_high),
                folded = widest_to_median(r.folded_low, r.folded_high);
   std::string text;
-  if (before > 0) text = fmt::format(" \u00b7 widest {:.2f} \u00d7 median", before);
-  if (before > 0 && folded > 0) text += fmt::format(", folded {:.2f} \u00d7", folded);
+  if (before > 0) text = fmt::format(" \u00b7 widest / median {:.2f}", before);
+  if (before > 0 && folded > 0) text += fmt::format(" \u2192 {:.2f}", folded);
   return text;
 }
 
