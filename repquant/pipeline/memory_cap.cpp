@@ -34,10 +34,11 @@ std::string size_text(double bytes) {
 
 }  // namespace
 
-double needed_memory(const Graph& graph, int64_t samples, int threads) {
+double needed_memory(const Graph& graph, int64_t samples, int threads, int64_t trained) {
   constexpr double kWeightCopies = 5;  // as loaded, twice; live, reference, being rewritten
   constexpr double kChunk = 8;         // samples computed at a time
   constexpr double kLive = 3;          // values of a block alive at once
+  constexpr double kGraph = 14;        // values that backpropagation keeps of a block
   constexpr double kBins = 2048;       // of a channel's histogram
   double weights = 0, largest = 0, channels = 0;
   for (size_t id = 0; id < graph.value_count(); ++id) {
@@ -53,7 +54,7 @@ double needed_memory(const Graph& graph, int64_t samples, int threads) {
   const auto n = static_cast<double>(samples);
   const double histograms = channels * kBins * (4 * std::ceil(n / kChunk) + 8);
   return kBase + kWeightCopies * weights + 2 * n * largest + kLive * kChunk * threads * largest +
-         histograms;
+         kGraph * static_cast<double>(trained) * largest + histograms;
 }
 
 void check_memory(double needed, uint64_t cap) {

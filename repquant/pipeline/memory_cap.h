@@ -9,9 +9,10 @@ namespace repquant {
 
 // Bytes that quantizing `graph` over `samples` calibration items with `threads` takes when nothing
 // is kept that can be computed again: libraries, copies of the weights, the inputs and outputs of
-// one block for every sample, a few chunks of its largest value, histograms of channels. An upper
-// estimate from shapes, with one item where the batch is symbolic. Torch-free.
-double needed_memory(const Graph& graph, int64_t samples, int threads);
+// one block for every sample, a few chunks of its largest value, histograms of channels, and what
+// backpropagation through a block keeps of `trained` samples. An upper estimate from shapes, with
+// one item where the batch is symbolic. Torch-free.
+double needed_memory(const Graph& graph, int64_t samples, int threads, int64_t trained = 0);
 
 // Throws kResourceExhausted, naming the smallest cap, when `needed` is more than `cap` (0: no cap)
 // or than the machine has.

@@ -37,6 +37,7 @@ TEST(MemoryCap, GrowsWithSamplesThreadsAndShapes) {
   EXPECT_LT(one, base + 100.0 * kMiB);
   EXPECT_GT(needed_memory(graph, 33, 1), one + 32 * 1.0 * kMiB);
   EXPECT_GT(needed_memory(graph, 1, 2), one + 8 * 1.0 * kMiB);
+  EXPECT_GT(needed_memory(graph, 1, 1, 16), one + 4 * 16 * 1.0 * kMiB);
   Graph weights = graph_of({});
   weights.add_constant("w", Tensor(DType::kF32, {1024, 1024}));
   EXPECT_GE(needed_memory(weights, 1, 1), needed_memory(graph_of({}), 1, 1) + 8.0 * kMiB);
