@@ -1,6 +1,7 @@
 #include "repquant/core/plan.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include <fmt/format.h>
 
@@ -33,30 +34,32 @@ int8_t sign_extend(uint8_t value, int bits) {
 }
 
 void pack_row(const int8_t* codes, int64_t k, const std::string& layout, uint8_t* out) {
+  if (layout == "canon8") {
+    std::memcpy(out, codes, static_cast<size_t>(k));
+    return;
+  }
+  const int low = layout == "canon4" ? 4 : 2;
   for (int64_t i = 0; i < k; ++i) {
-    const uint8_t value = static_cast<uint8_t>(codes[i]);
-    if (layout == "canon8") {
-      out[i] = value;
-    } else if (layout == "canon4") {
-      put_bits(out, i, 4, value & 15);
-    } else {
-      put_bits(out, i, 2, value & 3);
-      if (layout == "canon3") put_bits(out + (k + 3) / 4, i, 1, value >> 2 & 1);
-    }
+    put_bits(out, i, low, static_cast<uint8_t>(codes[i] & ((1 << low) - 1)));
+  }
+  if (layout != "canon3") return;
+  for (int64_t i = 0; i < k; ++i) {
+    put_bits(out + (k + 3) / 4, i, 1, static_cast<uint8_t>(codes[i] >> 2 & 1));
   }
 }
 
 void unpack_row(const uint8_t* in, int64_t k, const std::string& layout, int8_t* codes) {
-  for (int64_t i = 0; i < k; ++i) {
-    if (layout == "canon8") {
-      codes[i] = static_cast<int8_t>(in[i]);
-    } else if (layout == "canon4") {
-      codes[i] = sign_extend(get_bits(in, i, 4), 4);
-    } else if (layout == "canon2") {
-      codes[i] = sign_extend(get_bits(in, i, 2), 2);
-    } else {
-      const int high = get_bits(in + (k + 3) / 4, i, 1);
-      codes[i] = sign_extend(static_cast<uint8_t>(get_bits(in, i, 2) | high << 2), 3);
+  if (layout == "canon8") {
+    std::memcpy(codes, in, static_cast<size_t>(k));
+  } else if (layout == "canon4") {
+    for (int64_t i = 0; i < k; ++i) codes[i] = sign_extend(get_bits(in, i, 4), 4);
+  } else if (layout == "canon2") {
+    for (int64_t i = 0; i < k; ++i) codes[i] = sign_extend(get_bits(in, i, 2), 2);
+  } else {
+    const uint8_t* high = in + (k + 3) / 4;
+    for (int64_t i = 0; i < k; ++i) {
+      codes[i] =
+          sign_extend(static_cast<uint8_t>(get_bits(in, i, 2) | get_bits(high, i, 1) << 2), 3);
     }
   }
 }

@@ -30,10 +30,11 @@ BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block
   resident_ = resident_size() <= ws.resident_bytes;
   if (!resident_) return;
   values_.resize(inputs.size());
+  probabilities_.resize(inputs.size());
   for (size_t c = 0; c < inputs.size(); ++c) values_[c][block.input] = inputs[c];
 }
 
-// An estimate from one sample: the largest activation of the block, with three of its kind live.
+// An estimate from one sample: the largest activation of the block, with four of its kind live.
 int64_t BlockWalk::resident_size() const {
   if (inputs_.empty()) return 0;
   const at::NoGradGuard no_grad;
@@ -47,7 +48,7 @@ int64_t BlockWalk::resident_size() const {
   interpreter_.run_nodes(block_.nodes, values, keep, measure);
   int64_t samples = 0;
   for (const at::Tensor& t : inputs_) samples += t.size(0);
-  return largest * 4 * 3 * samples;
+  return largest * 4 * 4 * samples;
 }
 
 void BlockWalk::recompute(int64_t chunk, size_t count, ValueMap& values) const {
@@ -75,14 +76,16 @@ void BlockWalk::visit(const Site& site, const std::function<void(int64_t, const 
       fn(c, values.at(ws_.graph.node(site.node).inputs.at(static_cast<size_t>(site.input))));
       return;
     }
-    ValueMap copy = values;
-    interpreter_.run_node(site.node, copy, [&](const Site& s, const at::Tensor& t) {
-      if (s == site) {
-        fn(c, t);
-        return t;
-      }
-      return hook_ ? hook_(s, t) : t;
-    });
+    at::Tensor once;
+    at::Tensor& probabilities = resident_ ? probabilities_[static_cast<size_t>(c)] : once;
+    if (!probabilities.defined()) {
+      ValueMap copy = values;
+      interpreter_.run_node(site.node, copy, [&](const Site& s, const at::Tensor& t) {
+        if (s == site) probabilities = t;
+        return s != site && hook_ ? hook_(s, t) : t;
+      });
+    }
+    fn(c, probabilities);
   });
 }
 
@@ -90,6 +93,7 @@ void BlockWalk::step(NodeId id) {
   REPQUANT_CHECK(stepped_ < block_.nodes.size() && block_.nodes[stepped_] == id);
   if (resident_) {
     for_each_index(*ws_.pool, chunks(), [&](int64_t c) {
+      probabilities_[static_cast<size_t>(c)].reset();
       ValueMap& values = values_[static_cast<size_t>(c)];
       interpreter_.run_node(id, values, hook_);
       release(ws_.graph, block_, stepped_ + 1, values);

@@ -49,7 +49,9 @@ class BlockWalk {
   Interpreter interpreter_;
   bool resident_ = true;
   size_t stepped_ = 0;
-  std::vector<ValueMap> values_;  // resident mode
+  // Resident mode, by chunk:
+  std::vector<ValueMap> values_;
+  std::vector<at::Tensor> probabilities_;  // of the next node, once visited
 };
 
 // Runs the block over all chunks and returns its output.

@@ -30,6 +30,63 @@ struct Level {
   int bits = 0;
 };
 
+// Finds the values whose leading bits are among those wanted of their channel. Quantiles are tails:
+// nearly every group of values holds none, which a loop without branches tells.
+class PrefixRows {
+ public:
+  explicit PrefixRows(const std::vector<std::vector<uint32_t>>& prefixes)
+      : channels_(prefixes.size()), width_(channels_ * ((kGroup + channels_ - 1) / channels_)) {
+    size_t most = 0;
+    for (const auto& list : prefixes) most = std::max(most, list.size());
+    rows_.assign(most, std::vector<uint32_t>(width_, kNone));
+    for (size_t i = 0; i < width_; ++i) {
+      const std::vector<uint32_t>& list = prefixes[i % channels_];
+      for (size_t k = 0; k < list.size(); ++k) rows_[k][i] = list[k];
+    }
+  }
+
+  // `values` starts at channel 0.
+  template <class Fn> void for_each_match(std::span<const float> values, int shift, Fn&& fn) const {
+    for (size_t begin = 0; begin < values.size(); begin += width_) {
+      const std::span<const float> row =
+          values.subspan(begin, std::min(width_, values.size() - begin));
+      for (size_t i = 0; i < row.size(); i += kGroup) {
+        const size_t count = std::min(kGroup, row.size() - i);
+        if (!matches(row.data() + i, i, count, shift)) continue;
+        for (size_t k = i; k < i + count; ++k) fn(k % channels_, key_of(row[k]));
+      }
+    }
+  }
+
+ private:
+  static constexpr size_t kGroup = 32;
+  static constexpr uint32_t kNone = 0xffffffffu;  // longer than any prefix
+
+  bool matches(const float* values, size_t at, size_t count, int shift) const {
+    uint32_t hit = 0;
+    if (count == kGroup) {
+      for (const auto& row : rows_)
+        hit |= any_equal<kGroup>(values, row.data() + at, shift, kGroup);
+    } else {
+      for (const auto& row : rows_) hit |= any_equal<0>(values, row.data() + at, shift, count);
+    }
+    return hit != 0;
+  }
+
+  template <size_t kCount>
+  static uint32_t any_equal(const float* values, const uint32_t* prefixes, int shift,
+                            size_t count) {
+    uint32_t hit = 0;
+    for (size_t i = 0; i < (kCount == 0 ? count : kCount); ++i) {
+      hit |= static_cast<uint32_t>((key_of(values[i]) >> shift) == prefixes[i]);
+    }
+    return hit;
+  }
+
+  size_t channels_, width_;
+  std::vector<std::vector<uint32_t>> rows_;  // [k-th prefix of a channel][position in a row]
+};
+
 class Selector {
  public:
   Selector(const DataPass& data, int64_t channels, std::span<const double> p)
@@ -109,21 +166,18 @@ class Selector {
       prefixes[c].erase(std::unique(prefixes[c].begin(), prefixes[c].end()), prefixes[c].end());
       base[c + 1] = base[c] + prefixes[c].size();
     }
+    const PrefixRows rows(prefixes);
     std::vector<std::vector<uint32_t>> parts(static_cast<size_t>(data_.pieces));
     data_.run([&](int64_t slot, std::span<const float> values) {
       std::vector<uint32_t>& counts = parts[static_cast<size_t>(slot)];
       counts.assign(base.back() * bins, 0);
-      size_t c = 0;
-      for (const float v : values) {
-        const uint32_t key = key_of(v);
-        const uint32_t prefix = key >> above.shift;
+      rows.for_each_match(values, above.shift, [&](size_t c, uint32_t key) {
         for (size_t i = 0; i < prefixes[c].size(); ++i) {
-          if (prefixes[c][i] == prefix) {
+          if (prefixes[c][i] == key >> above.shift) {
             ++counts[(base[c] + i) * bins + ((key >> level.shift) & (bins - 1))];
           }
         }
-        if (++c == wanted_.size()) c = 0;
-      }
+      });
     });
     std::vector<uint64_t> total(base.back() * bins, 0);
     for (const auto& part : parts) {

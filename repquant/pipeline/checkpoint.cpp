@@ -37,7 +37,8 @@ void remove_units(const fs::path& folder) {
 }
 
 bool same_file(int fd, const fs::path& path) {
-  struct stat held{}, named{};
+  struct stat held {
+  }, named{};
   return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 &&
          held.st_ino == named.st_ino && held.st_dev == named.st_dev;
 }
@@ -57,11 +58,11 @@ at::Tensor restore_weight(const Tensor& stored, const json& layout) {
 }
 
 std::string digest(const at::Tensor& tensor) {
-  const Tensor host = from_aten(tensor.detach());
+  const at::Tensor host = tensor.detach().contiguous();
   Sha256 sum;
   const std::vector<int64_t> strides = tensor.strides().vec();
-  sum.update(fmt::format("{} {} ", to_string(host.shape()), to_string(strides)));
-  return sum.update({static_cast<const std::byte*>(host.data()), host.bytes()}).hex();
+  sum.update(fmt::format("{} {} ", to_string(host.sizes().vec()), to_string(strides)));
+  return sum.update({static_cast<const std::byte*>(host.const_data_ptr()), host.nbytes()}).hex();
 }
 
 std::string quoted(const json& value) { return value.is_null() ? "nothing" : value.dump(); }

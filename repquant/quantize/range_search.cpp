@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <mutex>
 
@@ -207,6 +208,21 @@ std::vector<float> sorted_quantiles(std::span<const float> sorted, std::span<con
   return result;
 }
 
+// Puts in place what sorted_quantiles reads for `p`, a mirrored list.
+void sort_tails(std::vector<float>& values, std::span<const double> p) {
+  const double inner = *std::min_element(
+      p.begin(), p.end(), [](double a, double b) { return std::abs(a - 0.5) < std::abs(b - 0.5); });
+  const auto tail = static_cast<ptrdiff_t>(
+      std::floor(std::min(inner, 1 - inner) * static_cast<double>(values.size() - 1)) + 3);
+  if (4 * tail >= static_cast<ptrdiff_t>(values.size())) {
+    std::sort(values.begin(), values.end());
+    return;
+  }
+  std::partial_sort(values.begin(), values.begin() + tail, values.end());
+  std::partial_sort(values.rbegin(), values.rbegin() + tail, values.rend() - tail,
+                    std::greater<>());
+}
+
 std::vector<double> mirrored(std::span<const double> candidates) {
   std::vector<double> both(candidates.begin(), candidates.end());
   for (const double p : candidates) both.push_back(1.0 - p);
@@ -380,7 +396,7 @@ QParams weight_percentile(const at::Tensor& weight, const QuantSpec& spec,
     const std::span<const float> row(rows.data_ptr<float>() + r * rows.size(1),
                                      static_cast<size_t>(rows.size(1)));
     std::vector<float> sorted(row.begin(), row.end());
-    std::sort(sorted.begin(), sorted.end());
+    sort_tails(sorted, p);
     const std::vector<float> bounds = sorted_quantiles(sorted, p);
     QParams best;
     double best_error = std::numeric_limits<double>::infinity();

@@ -15,10 +15,31 @@ struct Sums {
 };
 
 Sums sums_of(const at::Tensor& want, const at::Tensor& got) {
-  const at::Tensor w = want.to(at::kDouble), g = got.to(at::kDouble);
-  return {(w - g).square().sum().item<double>(), w.square().sum().item<double>(),
-          g.square().sum().item<double>(), (w * g).sum().item<double>(),
-          static_cast<double>(w.numel())};
+  const at::Tensor w = want.contiguous(), g = got.contiguous();
+  REPQUANT_CHECK(w.numel() == g.numel());
+  const float *a = w.data_ptr<float>(), *b = g.data_ptr<float>();
+  // Lanes: the compiler may not reorder a sum of doubles by itself.
+  constexpr int64_t lanes = 8;
+  double error[lanes] = {}, energy[lanes] = {}, square[lanes] = {}, cross[lanes] = {};
+  for (int64_t i = 0; i < w.numel(); i += lanes) {
+    const int64_t count = std::min(lanes, w.numel() - i);
+    for (int64_t k = 0; k < count; ++k) {
+      const double x = a[i + k], y = b[i + k];
+      error[k] += (x - y) * (x - y);
+      energy[k] += x * x;
+      square[k] += y * y;
+      cross[k] += x * y;
+    }
+  }
+  Sums sums;
+  for (int64_t k = 0; k < lanes; ++k) {
+    sums.error += error[k];
+    sums.energy += energy[k];
+    sums.got += square[k];
+    sums.cross += cross[k];
+  }
+  sums.count = static_cast<double>(w.numel());
+  return sums;
 }
 
 void add_rows(Report& report, const std::string& stage, const std::string& layer,

@@ -1,5 +1,6 @@
 #include "repquant/simulate/steps.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
@@ -46,8 +47,15 @@ void dequantize(const StepContext& c) {
 }
 
 int64_t product(std::span<const uint8_t> a, std::span<const int8_t> w) {
+  // Pieces whose sum stays within int32 (4096 * 255 * 128 < 2^31) let the compiler use vectors.
+  constexpr size_t piece = 4096;
   int64_t sum = 0;
-  for (size_t k = 0; k < a.size(); ++k) sum += int64_t{a[k]} * int64_t{w[k]};
+  for (size_t first = 0; first < a.size(); first += piece) {
+    const size_t end = std::min(first + piece, a.size());
+    int32_t part = 0;
+    for (size_t k = first; k < end; ++k) part += int32_t{a[k]} * int32_t{w[k]};
+    sum += part;
+  }
   return sum;
 }
 
@@ -66,6 +74,8 @@ void linear(const StepContext& c) {
   const int64_t za = c.integer("za");
   const bool codes_out = c.out.dtype() == DType::kU8;
   const auto scales = c.reals(codes_out ? "m" : "s");
+  const auto biases = codes_out ? std::span<const float>() : c.reals("b");
+  const float* residual = c.in.size() == 2 ? c.in[1]->as<float>().data() : nullptr;
   const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
   for (size_t row = 0; row < rows; ++row) {
     const auto codes_in = a.subspan(row * k, k);
@@ -81,15 +91,14 @@ void linear(const StepContext& c) {
             static_cast<uint8_t>(requantize(t, scales[o], codes.zero, codes.lo, codes.hi));
         continue;
       }
-      const float y = std::fmaf(static_cast<float>(t), scales[o], c.reals("b")[o]);
-      c.out.as<float>()[i] = c.in.size() == 2 ? c.in[1]->as<float>()[i] + y : y;
+      const float y = std::fmaf(static_cast<float>(t), scales[o], biases[o]);
+      c.out.as<float>()[i] = residual == nullptr ? y : residual[i] + y;
     }
   }
 }
 
 // Rows through `law`, then as they are or rounded to codes.
-template <class Law>
-void norm(const StepContext& c, Law&& law) {
+template <class Law> void norm(const StepContext& c, Law&& law) {
   const auto x = c.in[0]->as<float>();
   const size_t width = static_cast<size_t>(c.in[0]->shape().back());
   std::vector<float> row(width);
@@ -133,8 +142,7 @@ void activation(const StepContext& c) {
 }
 
 // The second operand of an element-wise step: an input, or a constant repeated over the rows.
-template <class Operation>
-void element_wise(const StepContext& c, Operation&& operation) {
+template <class Operation> void element_wise(const StepContext& c, Operation&& operation) {
   const auto x = c.in[0]->as<float>();
   const auto other = c.in.size() == 2 ? c.in[1]->as<float>() : c.reals("const");
   auto y = c.out.as<float>();
