@@ -175,13 +175,34 @@ TEST_F(Quantize, BadData) {
   write_text(images + "/a.png", "this is no picture");
   EXPECT_EQ(with(images).exit, kInput);
   expect_message(with(images), "a.png");
-  EXPECT_EQ(with(other(), {"--eval-data", other(), "--eval-labels", labels()}).exit, kUsage);
-  EXPECT_FALSE(fs::exists(out));
   write_text(folder.file("short.txt"), "1\n2\n");
   EXPECT_EQ(
       run({kTool, "eval", reference(), "--data", other(), "--labels", folder.file("short.txt")})
           .exit,
       kInput);
+}
+
+TEST_F(Quantize, ScoringCalibrationImagesMustBeForced) {
+  const Folder folder;
+  const std::string out = folder.file("a.rq.safetensors");
+  // The same contents in another folder.
+  const std::string copy = folder.file("copy.npy");
+  fs::copy_file(other(), copy);
+  std::vector<std::string> words{
+      kTool,   "quantize", kModel,          "-o",          out,  "--data",
+      other(), "--preset", "repquant_w4a4", "--eval-data", copy, "--eval-labels",
+      labels()};
+  const Ended refused = run(words);
+  EXPECT_EQ(refused.exit, kUsage);
+  EXPECT_NE(refused.err.find("6 of 6 calibration images are also scored"), std::string::npos)
+      << refused.err;
+  EXPECT_NE(refused.err.find("--force-overlap"), std::string::npos);
+  EXPECT_FALSE(fs::exists(out));
+  words.push_back("--force-overlap");
+  const Ended forced = run(words);
+  EXPECT_EQ(forced.exit, 0) << forced.err;
+  EXPECT_NE(forced.err.find("also scored"), std::string::npos);
+  EXPECT_TRUE(fs::exists(out));
 }
 
 TEST_F(Quantize, OneImageIsEnoughButSaid) {

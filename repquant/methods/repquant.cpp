@@ -33,6 +33,7 @@ struct Options {
   double lr_scale = 1e-3;
   double lr_bias = 3e-4;
   double lr_norm = 1e-3;
+  double token_weight = 0;
   template <class V> void visit(V&& v) {
     v(tier, "tier", "Sets the defaults of what follows",
       Choices{{"paper", "fast", "accurate", "none"}});
@@ -59,6 +60,8 @@ struct Options {
     v(lr_scale, "lr_scale", "Rate of log-scales", Between{0, 1});
     v(lr_bias, "lr_bias", "Rate of biases", Between{0, 1});
     v(lr_norm, "lr_norm", "Rate of norm gains and biases", Between{0, 1});
+    v(token_weight, "token_weight",
+      "Share of the block loss that weighs tokens by their effect on the output", Between{0, 1});
   }
 };
 
@@ -89,6 +92,7 @@ reconstruct::SequentialOptions resolve(const Options& o) {
   s.training.lr_scale = o.lr_scale;
   s.training.lr_bias = o.lr_bias;
   s.training.lr_norm = o.lr_norm;
+  s.token_weight = o.token_weight;
   return s;
 }
 

@@ -59,15 +59,18 @@ TEST(ExactQuantiles, EqualTheSortedDefinition) {
 }
 
 TEST(ExactQuantiles, PerChannelEqualsEachColumnAlone) {
-  constexpr size_t channels = 5, rows = 301;
-  const std::vector<float> values = random_values(channels * rows, 3);
-  const std::vector<float> got =
-      exact_quantiles(pieces_of(values, channels, 4), channels, kProbabilities);
-  for (size_t c = 0; c < channels; ++c) {
-    std::vector<float> column;
-    for (size_t r = 0; r < rows; ++r) column.push_back(values[r * channels + c]);
-    for (size_t i = 0; i < kProbabilities.size(); ++i) {
-      EXPECT_EQ(got[c * kProbabilities.size() + i], sorted_quantile(column, kProbabilities[i]));
+  constexpr size_t rows = 301;
+  for (const size_t channels : {size_t{2}, size_t{5}, size_t{32}, size_t{45}, size_t{192}}) {
+    const std::vector<float> values = random_values(channels * rows, 3);
+    const std::vector<float> got = exact_quantiles(pieces_of(values, channels, 4),
+                                                   static_cast<int64_t>(channels), kProbabilities);
+    for (size_t c = 0; c < channels; ++c) {
+      std::vector<float> column;
+      for (size_t r = 0; r < rows; ++r) column.push_back(values[r * channels + c]);
+      for (size_t i = 0; i < kProbabilities.size(); ++i) {
+        EXPECT_EQ(got[c * kProbabilities.size() + i], sorted_quantile(column, kProbabilities[i]))
+            << channels << " channels, channel " << c;
+      }
     }
   }
 }

@@ -54,7 +54,7 @@ class Trainer {
     for_each_index(*ws_.pool, static_cast<int64_t>(xs.size()), [&](int64_t i) {
       const at::AutoGradMode grad(true);
       const auto s = static_cast<size_t>(i);
-      const at::Tensor loss = (forward(xs[s]) - ts[s]).square().sum();
+      const at::Tensor loss = weighted((forward(xs[s]) - ts[s]).square()).sum();
       grads[s] =
           torch::autograd::grad({loss}, variables, {}, std::nullopt, false, /*allow_unused=*/true);
     });
@@ -76,7 +76,8 @@ class Trainer {
     for_each_index(*ws_.pool, pieces, [&](int64_t i) {
       const int64_t begin = i * piece, end = std::min(begin + piece, x.size(0));
       const at::Tensor difference = forward(x.slice(0, begin, end)) - target.slice(0, begin, end);
-      sums[static_cast<size_t>(i)] = difference.to(at::kDouble).square().sum().item<double>();
+      sums[static_cast<size_t>(i)] =
+          weighted(difference.to(at::kDouble).square()).sum().item<double>();
     });
     double total = 0;
     for (const double s : sums) total += s;
@@ -108,6 +109,10 @@ class Trainer {
   }
 
  private:
+  at::Tensor weighted(const at::Tensor& squares) const {
+    return options_.importance.defined() ? squares * options_.importance : squares;
+  }
+
   void add(const at::Tensor& variable, double lr) {
     rates_.push_back({variable, lr});
     first_.push_back(at::zeros_like(variable));

@@ -16,6 +16,7 @@ struct TrainingOptions {
   double lr_norm = 1e-3;    // gains and biases of norms
   double held_out = 0.125;  // share of the samples that only judges
   bool weights = true;
+  at::Tensor importance;  // of the block output's elements, broadcast over it; undefined: all 1
 };
 
 struct TrainingResult {

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "repquant/core/random.h"
 #include "repquant/quantize/fake_quantize.h"
 #include "repquant/reconstruct/unit.h"
 
@@ -29,10 +30,43 @@ void report_progress(Workspace& ws, size_t unit, size_t units, const std::string
                      static_cast<double>(unit) / static_cast<double>(units)});
 }
 
-void train(Workspace& ws, const SequentialOptions& options, const observe::Block& block,
+// [T, 1] with mean 1: (1 - share) + share times the mean squared gradient of random projections of
+// the model's output with respect to a token of block `index`'s output. Undefined where the output
+// has no token axis.
+at::Tensor token_importance(const Workspace& ws, std::span<const observe::Block> later,
+                            const at::Tensor& output, double share, uint64_t seed) {
+  if (share <= 0 || output.dim() != 3 || later.empty()) return {};
+  constexpr int projections = 4;
+  const at::AutoGradMode grad(true);
+  const Interpreter interpreter(ws.graph, ws.reference);
+  const at::Tensor start = output.detach().clone().requires_grad_(true);
+  ValueMap values{{later.front().input, start}};
+  for (const observe::Block& block : later) {
+    const ValueId keep[] = {block.output};
+    interpreter.run_nodes(block.nodes, values, keep);
+  }
+  const at::Tensor result = values.at(later.back().output);
+  at::Tensor energy = at::zeros({output.size(1)}, at::kDouble);
+  uint64_t state = seed;
+  for (int i = 0; i < projections; ++i) {
+    std::vector<float> signs(static_cast<size_t>(result.numel()));
+    for (float& sign : signs) sign = (splitmix64(state) & 1) != 0 ? 1.0f : -1.0f;
+    const at::Tensor projected = (result * at::tensor(signs).reshape(result.sizes())).sum();
+    const at::Tensor g = torch::autograd::grad({projected}, {start}, {}, true)[0];
+    energy += g.to(at::kDouble).square().sum(std::vector<int64_t>{0, 2});
+  }
+  const at::Tensor relative = energy / energy.mean().clamp_min(1e-300);
+  return ((1 - share) + share * relative).to(at::kFloat).reshape({-1, 1});
+}
+
+void train(Workspace& ws, const SequentialOptions& options, std::span<const observe::Block> blocks,
            const observe::Chunks& inputs, const observe::Chunks& targets, Unit& unit) {
+  const observe::Block& block = blocks.front();
+  TrainingOptions training = options.training;
+  training.importance =
+      token_importance(ws, blocks.subspan(1), targets.at(0), options.token_weight, ws.seed);
   const TrainingResult result =
-      train_block(ws, block, inputs, targets, unit.latent(), options.training, ws.seed);
+      train_block(ws, block, inputs, targets, unit.latent(), training, ws.seed);
   ws.report.add({"reconstruct", block.name, "held_out_mse_before", result.before});
   ws.report.add({"reconstruct", block.name, "held_out_mse_after", result.after});
 }
@@ -100,7 +134,7 @@ void calibrate(Workspace& ws, const SequentialOptions& options) {
     // A head reads few tokens: training it on them overfits.
     const bool trains = options.blocks && !last && !unit.latent().empty();
     if (trains) {
-      train(ws, options, block, inputs, targets, unit);
+      train(ws, options, std::span(blocks).subspan(i), inputs, targets, unit);
       next = observe::run_block(ws, ws.weights, block, inputs, hook);
     }
     inputs = std::move(next);
