@@ -2,8 +2,8 @@
 """From float to 4 bits on one model, by the programs of build/release: what `make demo` runs.
 
 Environment: MODEL and DATA (a folder of images; sub-folders train and val, where there are both, calibrate and score) take
-the user's own, LABELS its label file, PREPROCESS a preset of --preprocess; DEMO=full scores all 10,000 images of the
-built-in demo; DEMO_BUILD names another build.
+the user's own, LABELS the label file of the scored images, PREPROCESS a preset of --preprocess; DEMO=full scores all
+10,000 images of the built-in demo; DEMO_BUILD names another build.
 """
 import json
 import os
@@ -36,17 +36,20 @@ def built_in(out):
     (out / "classes.txt").write_text("".join(name + "\n" for name in names))
     images = 10000 if os.environ.get("DEMO") == "full" else 2000
     return {"model": ROOT / "models" / "demo_vit.onnx", "calibrate": FASHION / "train-images-idx3-ubyte.gz",
-            "score": f"{FASHION / 't10k-images-idx3-ubyte.gz'}[0:{images}]", "overlap": [], "labels": [], "eval_labels": [],
+            "score": f"{FASHION / 't10k-images-idx3-ubyte.gz'}[0:{images}]", "overlap": [], "labels": None,
             "common": ["--preprocess", "fashion_mnist"], "names": ["--class-names", out / "classes.txt"],
             "title": f"Vision transformer on Fashion-MNIST, {images} test images"}
 
 
+def option(name, value):
+    return [name, value] if value else []
+
+
 def users_own():
     model, data = pathlib.Path(os.environ["MODEL"]), pathlib.Path(os.environ["DATA"])
-    labels, preset = os.environ.get("LABELS"), os.environ.get("PREPROCESS")
     setup = {"model": model, "calibrate": data, "score": str(data), "overlap": ["--force-overlap"], "names": [],
-             "common": ["--preprocess", preset] if preset else [], "labels": ["--labels", labels] if labels else [],
-             "eval_labels": ["--eval-labels", labels] if labels else [], "title": f"{model.name} on {data.name}"}
+             "common": option("--preprocess", os.environ.get("PREPROCESS")), "labels": os.environ.get("LABELS"),
+             "title": f"{model.name} on {data.name}"}
     if (data / "train").is_dir() and (data / "val").is_dir():
         setup.update(calibrate=data / "train", score=str(data / "val"), overlap=[])
     else:
@@ -74,7 +77,7 @@ def line_of(row):
 def quantize(setup, preset, out):
     artifact = out / f"{preset}.rq.safetensors"
     done = ask("repquant", "quantize", setup["model"], "-o", artifact, "--preset", preset, "--force", "--resume", "never",
-               "--data", setup["calibrate"], *setup["labels"], "--eval-data", setup["score"], *setup["eval_labels"],
+               "--data", setup["calibrate"], "--eval-data", setup["score"], *option("--eval-labels", setup["labels"]),
                *setup["overlap"], *setup["common"], *setup["names"])
     record = json.loads(pathlib.Path(done["run_record"]).read_text())
     return artifact, done, {**record, "title": preset}
@@ -83,7 +86,7 @@ def quantize(setup, preset, out):
 def compare_with_baseline(setup, artifacts):
     """RepQuant against round to nearest at the same bits, image by image."""
     result = ask("repquant-run", "eval", artifacts["repquant_w4a4"], "--baseline", artifacts["round_to_nearest_w4a4"],
-                 "--data", setup["score"], *setup["labels"])
+                 "--data", setup["score"], *option("--labels", setup["labels"]))
     if "difference" in result:
         low, high = result["difference_interval"]
         print(f"\nrepquant_w4a4 - round_to_nearest_w4a4: {result['difference']:+.2f} points of top-1, "
