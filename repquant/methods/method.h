@@ -20,6 +20,8 @@ struct Method {
   // Changes graph, weights and plan of `ws`; throws kInvalidArgument for options that do not go
   // together.
   void (*run)(Workspace& ws, const OptionValues& values);
+  // Samples whose activations a gradient step holds at once, 0: none; null: never any.
+  int64_t (*trained_samples)(const OptionValues& values) = nullptr;
 };
 
 // Every row of registry.def, in its order.

@@ -33,7 +33,7 @@ struct Options {
   double lr_scale = 1e-3;
   double lr_bias = 3e-4;
   double lr_norm = 1e-3;
-  double token_weight = 0;
+  double token_weight = -1;
   template <class V> void visit(V&& v) {
     v(tier, "tier", "Sets the defaults of what follows",
       Choices{{"paper", "fast", "accurate", "none"}});
@@ -61,7 +61,8 @@ struct Options {
     v(lr_bias, "lr_bias", "Rate of biases", Between{0, 1});
     v(lr_norm, "lr_norm", "Rate of norm gains and biases", Between{0, 1});
     v(token_weight, "token_weight",
-      "Share of the block loss that weighs tokens by their effect on the output", Between{0, 1});
+      "Share of the block loss that weighs tokens by their effect on the output (-1: of the tier)",
+      Between{-1, 1});
   }
 };
 
@@ -92,7 +93,7 @@ reconstruct::SequentialOptions resolve(const Options& o) {
   s.training.lr_scale = o.lr_scale;
   s.training.lr_bias = o.lr_bias;
   s.training.lr_norm = o.lr_norm;
-  s.token_weight = o.token_weight;
+  s.token_weight = o.token_weight >= 0 ? o.token_weight : accurate ? 0.5 : 0.0;
   return s;
 }
 
@@ -114,11 +115,21 @@ void run(Workspace& ws, const Options& options) {
   if (sequential.gptq) ws.applied.push_back("gptq");
 }
 
+constexpr Method make_row() {
+  Method row = make_method<Options, run>(
+      "repquant",
+      "RepQ-ViT with dual clipping, weight reconstruction and rotations, in three tiers",
+      "Li et al. 2024 (arXiv 2402.05628)", {.data = true, .gradients = true});
+  row.trained_samples = [](const OptionValues& values) -> int64_t {
+    const reconstruct::SequentialOptions s = resolve(read_fields<Options>(values, "repquant"));
+    return s.blocks ? s.training.batch : 0;
+  };
+  return row;
+}
+
 }  // namespace
 
 extern const Method repquant;
-constinit const Method repquant = make_method<Options, run>(
-    "repquant", "RepQ-ViT with dual clipping, weight reconstruction and rotations, in three tiers",
-    "Li et al. 2024 (arXiv 2402.05628)", {.data = true, .gradients = true});
+constinit const Method repquant = make_row();
 
 }  // namespace repquant::methods_rows

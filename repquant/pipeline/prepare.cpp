@@ -81,29 +81,19 @@ void draw(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
   run.ws.calibration = batches_of(*run.data, run.indices);
 }
 
-// Images a step of block reconstruction; 0 where no pass has it (docs/methods/repquant.md,
-// "Tiers").
-int64_t trained_images(const Recipe& recipe) {
+int64_t trained_samples(const Recipe& recipe) {
   int64_t most = 0;
   for (const Pass& pass : recipe.passes) {
-    const auto option = [&](const char* name) {
-      for (const auto& [key, value] : pass.options) {
-        if (key == name) return to_string(value);
-      }
-      return std::string();
-    };
-    const std::string blocks = option("blocks"), tier = option("tier");
-    const bool trains =
-        blocks == "on" || (blocks == "tier" && (tier == "paper" || tier == "accurate"));
-    const std::string batch = option("batch");
-    if (trains) most = std::max<int64_t>({most, 16, batch.empty() ? 0 : std::stoll(batch)});
+    const Method& method = find_method(pass.method);
+    if (method.trained_samples != nullptr)
+      most = std::max(most, method.trained_samples(pass.options));
   }
   return most;
 }
 
 void limit_memory(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
   run.memory_needed = needed_memory(run.float_graph, static_cast<int64_t>(run.indices.size()),
-                                    context.pool.size(), trained_images(job.recipe));
+                                    context.pool.size(), trained_samples(job.recipe));
   check_memory(run.memory_needed, job.memory_cap);
   if (job.memory_cap == 0) return;
   const double left = static_cast<double>(job.memory_cap) - run.memory_needed;

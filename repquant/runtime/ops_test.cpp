@@ -1,13 +1,14 @@
-// Every op against the naive executor, bit for bit, for threads 1, 2, 3 and batches 1, 3, 8.
+// Every op against the naive executor, bit for bit, for every instruction set this machine has,
+// threads 1, 2, 3 and batches 1, 3, 8.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
-#include "repquant/runtime/testing_naive.h"
 #include "repquant/runtime/session.h"
 #include "repquant/runtime/testing.h"
+#include "repquant/runtime/testing_naive.h"
 
 namespace repquant {
 namespace {
@@ -69,25 +70,31 @@ void expect_equal(const std::shared_ptr<const Program>& program, const ItemInput
   EXPECT_EQ(seen, plan.steps.size());
 }
 
-void check(Plan plan, float low = -3.0f, float high = 3.0f) {
-  const auto program = Program::from_plan(std::move(plan));
-  const ItemInputs items = random_items(program->plan(), 8, low, high);
+std::vector<std::shared_ptr<const Program>> programs_of(const Plan& plan) {
+  std::vector<std::shared_ptr<const Program>> all;
+  for (const std::string& isa : runtime::available_isas())
+    all.push_back(Program::from_plan(plan, {.isa = isa}));
+  return all;
+}
+
+void check(const Plan& plan, float low = -3.0f, float high = 3.0f) {
+  const ItemInputs items = random_items(plan, 8, low, high);
   std::vector<std::vector<testing::Value>> wanted;
-  for (const std::vector<float>& item : items) {
-    wanted.push_back(testing::Naive(program->plan()).run({item}));
-  }
+  for (const std::vector<float>& item : items) wanted.push_back(testing::Naive(plan).run({item}));
   for (size_t i = 0; i < wanted[0].size(); ++i) {  // a test on constant values would show little
     const std::vector<uint8_t>& codes = wanted[0][i].q;
     if (codes.size() < 64) continue;
     ASSERT_NE(*std::min_element(codes.begin(), codes.end()),
               *std::max_element(codes.begin(), codes.end()))
-        << program->plan().buffers[i].name;
+        << plan.buffers[i].name;
   }
   ThreadPool two(2), three(3);
-  for (const int64_t batch : {1, 3, 8}) {
-    for (ThreadPool* pool : {static_cast<ThreadPool*>(nullptr), &two, &three}) {
-      expect_equal(program, items, wanted, batch, pool);
-      if (::testing::Test::HasFatalFailure()) return;
+  for (const auto& program : programs_of(plan)) {
+    for (const int64_t batch : {1, 3, 8}) {
+      for (ThreadPool* pool : {static_cast<ThreadPool*>(nullptr), &two, &three}) {
+        expect_equal(program, items, wanted, batch, pool);
+        if (::testing::Test::HasFatalFailure()) FAIL() << program->isa();
+      }
     }
   }
 }
@@ -188,10 +195,10 @@ TEST(Ops, AttentionLongRows) {  // several key blocks, the last one ragged
     const int q = b.quantize(x, 2), k = b.quantize(x, 2), v = b.quantize(x, 8);
     AttentionForm form{1, "log", pv, 15, 2.0, false, 0};
     Plan plan = b.finish(b.attention(q, k, v, form));
-    const auto program = Program::from_plan(plan);
     const ItemInputs items = random_items(plan, 1, -3, 3);
     ThreadPool three(3);
-    expect_equal(program, items, {testing::Naive(plan).run({items[0]})}, 1, &three);
+    const auto wanted = testing::Naive(plan).run({items[0]});
+    for (const auto& program : programs_of(plan)) expect_equal(program, items, {wanted}, 1, &three);
   }
 }
 
@@ -211,7 +218,8 @@ TEST(Ops, AttentionSumsBeyondInt32) {
     const float mo = plan.tensor(plan.steps.back(), "mo").as<float>()[0];
     const float level = std::string(pv) == "parity" ? 1.0f : 16384.0f;
     EXPECT_EQ(wanted[static_cast<size_t>(plan.outputs[0])].f[0], level * 255.0f * 1100.0f * mo);
-    expect_equal(Program::from_plan(plan), items, {wanted}, 1, nullptr);
+    for (const auto& program : programs_of(plan))
+      expect_equal(program, items, {wanted}, 1, nullptr);
   }
 }
 
@@ -316,16 +324,19 @@ TEST(Ops, ChangedPlansAreRefusedOrExact) {
       bytes[random.integer(0, static_cast<int64_t>(data.bytes()) - 1)] ^=
           static_cast<uint8_t>(1 << random.integer(0, 7));
     }
-    std::shared_ptr<const Program> program;
+    std::vector<std::shared_ptr<const Program>> programs;
     try {
-      program = Program::from_plan(plan);
+      programs = programs_of(plan);
     } catch (const Error&) {
       ++refused;
       continue;
     }
     const ItemInputs items = random_items(plan, 1, -3, 3);
-    expect_equal(program, items, {testing::Naive(program->plan()).run({items[0]})}, 1, nullptr);
-    ASSERT_FALSE(HasFatalFailure()) << "round " << round;
+    const auto wanted = testing::Naive(plan).run({items[0]});
+    for (const auto& program : programs) {
+      expect_equal(program, items, {wanted}, 1, nullptr);
+      ASSERT_FALSE(HasFatalFailure()) << "round " << round << " " << program->isa();
+    }
     ++exact;
   }
   EXPECT_GT(refused, 200);
@@ -343,8 +354,10 @@ TEST(Ops, SpecialInputsFollowTheLaw) {
   const int y = b.activation(x, "gelu_erf");
   const int q = b.quantize(y, 4), log = b.quantize_log(x, 4);
   const int both = b.step("add", {b.dequantize(q), b.dequantize(log)}, DType::kF32, {16}, 32);
-  const auto program = Program::from_plan(b.finish(both));
-  expect_equal(program, {values}, {testing::Naive(program->plan()).run({values})}, 1, nullptr);
+  const Plan plan = b.finish(both);
+  const auto program = Program::from_plan(plan);
+  const auto wanted = testing::Naive(plan).run({values});
+  for (const auto& each : programs_of(plan)) expect_equal(each, {values}, {wanted}, 1, nullptr);
   std::vector<float> out(16);
   const Shape shape{1, 16};
   const ConstTensorView in{values.data(), DType::kF32, shape};

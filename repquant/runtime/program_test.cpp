@@ -41,7 +41,7 @@ class TemporaryFolder {
 };
 
 TEST(Program, NamesItsKernels) {
-  const auto program = Program::from_plan(small_plan());
+  const auto program = Program::from_plan(small_plan(), {.isa = "scalar"});
   EXPECT_EQ(program->isa(), "scalar");
   for (size_t s = 0; s < program->plan().steps.size(); ++s) {
     EXPECT_THAT(std::string(program->kernel_for(s)), HasSubstr("/scalar"));

@@ -25,7 +25,7 @@ std::atomic<int64_t> allocations{0};
 }
 }  // namespace
 
-#ifndef __SANITIZE_ADDRESS__   // which brings its own and checks that they match
+#ifndef __SANITIZE_ADDRESS__  // which brings its own and checks that they match
 // GCC pairs the free() below with its own operator new, not with the one above it.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void* operator new(size_t size) { return counted(size, 16); }

@@ -7,9 +7,9 @@
 namespace repquant::runtime {
 
 // codes[i] = #{k < levels : x[i] + shift < thresholds[k]}
-template <bool kShifted> inline void count_thresholds(const float* x, int64_t count, float shift,
-                                                      const float* thresholds, int64_t levels,
-                                                      uint8_t* codes) {
+template <bool kShifted>
+inline void count_thresholds(const float* x, int64_t count, float shift, const float* thresholds,
+                             int64_t levels, uint8_t* codes) {
   constexpr int64_t kChunk = 64;
   float value[kChunk];
   int32_t below[kChunk];

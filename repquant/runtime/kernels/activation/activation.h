@@ -26,8 +26,9 @@ struct ActivationKernel {
   void (*run)(const ActivationArgs&) noexcept;
 };
 
-std::span<const ActivationKernel> activation_kernels();
+std::span<const ActivationKernel* const> activation_kernels();
 
-extern const ActivationKernel activation_scalar;
+// Rows, each defined where its instruction set exists.
+extern const ActivationKernel activation_scalar, activation_avx2, activation_avx512vnni;
 
 }  // namespace repquant::runtime

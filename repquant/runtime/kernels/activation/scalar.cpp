@@ -1,28 +1,7 @@
-#include "repquant/core/format/elementary.h"
-#include "repquant/runtime/kernels/activation/activation.h"
+#define REPQUANT_ROW
+#include "repquant/runtime/kernels/activation/portable.h"
 
 namespace repquant::runtime {
-namespace {
-
-template <float (*kFunction)(float)> void apply(const ActivationArgs& args) {
-  const float* x = args.x;
-  float* out = args.out;
-  const int64_t count = args.count;
-  for (int64_t i = 0; i < count; ++i) out[i] = kFunction(x[i]);
-}
-
-void run(const ActivationArgs& args) noexcept {
-  switch (args.kind) {
-    case ActivationKind::kGeluErf: return apply<gelu_erf_f32>(args);
-    case ActivationKind::kGeluTanh: return apply<gelu_tanh_f32>(args);
-    case ActivationKind::kSilu: return apply<silu_f32>(args);
-    case ActivationKind::kRelu: return apply<relu_f32>(args);
-    case ActivationKind::kSigmoid: return apply<sigmoid_f32>(args);
-    case ActivationKind::kTanh: return apply<tanh_f32>(args);
-  }
-}
-
-}  // namespace
 
 const ActivationKernel activation_scalar{"activation/scalar", Isa::kScalar, run};
 

@@ -12,6 +12,14 @@ std::optional<ActivationKind> parse_activation(std::string_view name) {
   return std::nullopt;
 }
 
-std::span<const ActivationKernel> activation_kernels() { return {&activation_scalar, 1}; }
+std::span<const ActivationKernel* const> activation_kernels() {
+#if defined(__x86_64__)
+  static constexpr const ActivationKernel* rows[] = {&activation_avx512vnni, &activation_avx2,
+                                                     &activation_scalar};
+#else
+  static constexpr const ActivationKernel* rows[] = {&activation_scalar};
+#endif
+  return rows;
+}
 
 }  // namespace repquant::runtime

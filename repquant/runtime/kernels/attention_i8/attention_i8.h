@@ -54,8 +54,9 @@ struct AttentionI8Kernel {
   void (*run)(const AttentionI8Args&) noexcept;
 };
 
-std::span<const AttentionI8Kernel> attention_i8_kernels();
+std::span<const AttentionI8Kernel* const> attention_i8_kernels();
 
-extern const AttentionI8Kernel attention_i8_scalar;
+// Rows, each defined where its instruction set exists.
+extern const AttentionI8Kernel attention_i8_scalar, attention_i8_avx2, attention_i8_avx512vnni;
 
 }  // namespace repquant::runtime

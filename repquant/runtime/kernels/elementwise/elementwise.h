@@ -58,8 +58,9 @@ struct ElementwiseKernel {
   void (*mul)(const BinaryArgs&) noexcept;
 };
 
-std::span<const ElementwiseKernel> elementwise_kernels();
+std::span<const ElementwiseKernel* const> elementwise_kernels();
 
-extern const ElementwiseKernel elementwise_scalar;
+// Rows, each defined where its instruction set exists.
+extern const ElementwiseKernel elementwise_scalar, elementwise_avx2, elementwise_avx512vnni;
 
 }  // namespace repquant::runtime

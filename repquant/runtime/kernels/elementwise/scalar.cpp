@@ -1,49 +1,7 @@
-#include "repquant/core/format/uniform.h"
-#include "repquant/runtime/kernels/elementwise/elementwise.h"
-#include "repquant/runtime/kernels/thresholds.h"
+#define REPQUANT_ROW
+#include "repquant/runtime/kernels/elementwise/portable.h"
 
 namespace repquant::runtime {
-namespace {
-
-void quantize(const QuantizeArgs& args) noexcept {
-  const float* __restrict x = args.x;
-  uint8_t* __restrict codes = args.codes;
-  const float inv = args.inv;
-  const int32_t zero = args.zero, lo = args.lo, hi = args.hi;
-  const int64_t count = args.count;  // a local: stores of bytes may alias the arguments
-  for (int64_t i = 0; i < count; ++i) {
-    codes[i] = static_cast<uint8_t>(quantize_uniform(x[i], inv, zero, lo, hi));
-  }
-}
-
-void quantize_log(const QuantizeLogArgs& args) noexcept {
-  count_thresholds<true>(args.x, args.count, args.shift, args.thresholds, args.levels, args.codes);
-}
-
-void table(const TableArgs& args) noexcept {
-  const uint8_t *codes = args.codes, *entries = args.table;
-  uint8_t* out = args.out;
-  const int64_t count = args.count;
-  for (int64_t i = 0; i < count; ++i) out[i] = entries[codes[i]];
-}
-
-void dequantize(const DequantizeArgs& args) noexcept {
-  const uint8_t* __restrict codes = args.codes;
-  float* __restrict out = args.out;
-  const float scale = args.scale;
-  const int32_t zero = args.zero;
-  for (int64_t i = 0; i < args.count; ++i) out[i] = dequantize_uniform(codes[i], scale, zero);
-}
-
-void add(const BinaryArgs& args) noexcept {
-  for (int64_t i = 0; i < args.count; ++i) args.out[i] = args.a[i] + args.b[i];
-}
-
-void mul(const BinaryArgs& args) noexcept {
-  for (int64_t i = 0; i < args.count; ++i) args.out[i] = args.a[i] * args.b[i];
-}
-
-}  // namespace
 
 const ElementwiseKernel elementwise_scalar{
     "elementwise/scalar", Isa::kScalar, quantize, quantize_log, table, dequantize, add, mul};

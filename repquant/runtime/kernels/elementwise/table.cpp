@@ -2,6 +2,14 @@
 
 namespace repquant::runtime {
 
-std::span<const ElementwiseKernel> elementwise_kernels() { return {&elementwise_scalar, 1}; }
+std::span<const ElementwiseKernel* const> elementwise_kernels() {
+#if defined(__x86_64__)
+  static constexpr const ElementwiseKernel* rows[] = {&elementwise_avx512vnni, &elementwise_avx2,
+                                                      &elementwise_scalar};
+#else
+  static constexpr const ElementwiseKernel* rows[] = {&elementwise_scalar};
+#endif
+  return rows;
+}
 
 }  // namespace repquant::runtime

@@ -49,8 +49,9 @@ struct GemmI8Kernel {
   void (*run)(const GemmI8Args&) noexcept;
 };
 
-std::span<const GemmI8Kernel> gemm_i8_kernels();  // best first
+std::span<const GemmI8Kernel* const> gemm_i8_kernels();  // best first
 
-extern const GemmI8Kernel gemm_i8_scalar;
+// Rows, each defined where its instruction set exists.
+extern const GemmI8Kernel gemm_i8_scalar, gemm_i8_avx2, gemm_i8_avxvnni, gemm_i8_avx512vnni;
 
 }  // namespace repquant::runtime

@@ -28,7 +28,7 @@ struct MovementKernel {
   void (*copy)(const CopyArgs&) noexcept;
 };
 
-std::span<const MovementKernel> movement_kernels();
+std::span<const MovementKernel* const> movement_kernels();
 
 extern const MovementKernel movement_scalar;
 

@@ -2,6 +2,9 @@
 
 namespace repquant::runtime {
 
-std::span<const MovementKernel> movement_kernels() { return {&movement_scalar, 1}; }
+std::span<const MovementKernel* const> movement_kernels() {
+  static constexpr const MovementKernel* rows[] = {&movement_scalar};
+  return rows;
+}
 
 }  // namespace repquant::runtime

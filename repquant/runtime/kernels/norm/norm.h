@@ -36,8 +36,9 @@ struct NormKernel {
   void (*mean_rows)(const MeanRowsArgs&) noexcept;
 };
 
-std::span<const NormKernel> norm_kernels();
+std::span<const NormKernel* const> norm_kernels();
 
-extern const NormKernel norm_scalar;
+// Rows, each defined where its instruction set exists.
+extern const NormKernel norm_scalar, norm_avx2, norm_avx512vnni;
 
 }  // namespace repquant::runtime

@@ -2,6 +2,13 @@
 
 namespace repquant::runtime {
 
-std::span<const NormKernel> norm_kernels() { return {&norm_scalar, 1}; }
+std::span<const NormKernel* const> norm_kernels() {
+#if defined(__x86_64__)
+  static constexpr const NormKernel* rows[] = {&norm_avx512vnni, &norm_avx2, &norm_scalar};
+#else
+  static constexpr const NormKernel* rows[] = {&norm_scalar};
+#endif
+  return rows;
+}
 
 }  // namespace repquant::runtime

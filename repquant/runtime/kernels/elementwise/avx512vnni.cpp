@@ -1,0 +1,55 @@
+#include "repquant/runtime/kernels/target.h"
+
+#if defined(__x86_64__)
+#define REPQUANT_ROW REPQUANT_AVX512VNNI __attribute__((flatten))
+#include "repquant/runtime/kernels/elementwise/portable.h"
+#include "repquant/runtime/kernels/log_coder512.h"
+
+namespace repquant::runtime {
+namespace {
+
+REPQUANT_AVX512VNNI void quantize_log_wide(const QuantizeLogArgs& args) noexcept {
+  const LogCoder coder(args.thresholds, args.levels);
+  const __m512 shift = _mm512_set1_ps(args.shift);
+  for (int64_t i = 0; i < args.count; i += 16) {
+    const __mmask16 live = float512::first_lanes(args.count - i);
+    const __m512 x = _mm512_add_ps(_mm512_maskz_loadu_ps(live, args.x + i), shift);
+    _mm512_mask_cvtepi32_storeu_epi8(args.codes + i, live, coder(x));
+  }
+}
+
+// 256 entries in four registers: two lookups of 128 and a choice by the highest bit.
+__attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512vbmi"))) void table_bytes(
+    const TableArgs& args) {
+  const __m512i t0 = _mm512_loadu_si512(args.table), t1 = _mm512_loadu_si512(args.table + 64),
+                t2 = _mm512_loadu_si512(args.table + 128),
+                t3 = _mm512_loadu_si512(args.table + 192);
+  for (int64_t i = 0; i < args.count; i += 64) {
+    const int64_t left = args.count - i;
+    const __mmask64 live = left >= 64 ? ~uint64_t{0} : (uint64_t{1} << left) - 1;
+    const __m512i codes = _mm512_maskz_loadu_epi8(live, args.codes + i);
+    const __m512i low = _mm512_permutex2var_epi8(t0, codes, t1),
+                  high = _mm512_permutex2var_epi8(t2, codes, t3);
+    _mm512_mask_storeu_epi8(args.out + i, live,
+                            _mm512_mask_mov_epi8(low, _mm512_movepi8_mask(codes), high));
+  }
+}
+
+void table_wide(const TableArgs& args) noexcept {
+  static const bool by_bytes = __builtin_cpu_supports("avx512vbmi");
+  by_bytes ? table_bytes(args) : table(args);
+}
+
+}  // namespace
+
+const ElementwiseKernel elementwise_avx512vnni{"elementwise/avx512vnni",
+                                               Isa::kAvx512Vnni,
+                                               quantize,
+                                               quantize_log_wide,
+                                               table_wide,
+                                               dequantize,
+                                               add,
+                                               mul};
+
+}  // namespace repquant::runtime
+#endif

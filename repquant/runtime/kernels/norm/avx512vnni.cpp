@@ -1,0 +1,13 @@
+#include "repquant/runtime/kernels/target.h"
+
+#if defined(__x86_64__)
+#define REPQUANT_ROW REPQUANT_AVX512VNNI __attribute__((flatten))
+#include "repquant/runtime/kernels/norm/portable.h"
+
+namespace repquant::runtime {
+
+const NormKernel norm_avx512vnni{"norm/avx512vnni", Isa::kAvx512Vnni, layer_norm, rms_norm,
+                                 mean_rows};
+
+}  // namespace repquant::runtime
+#endif
