@@ -5,8 +5,8 @@
 
 #include <fmt/format.h>
 
-#include "repquant/core/random.h"
 #include "repquant/quantize/fake_quantize.h"
+#include "repquant/reconstruct/token_importance.h"
 #include "repquant/reconstruct/unit.h"
 
 namespace repquant::reconstruct {
@@ -28,35 +28,6 @@ void report_progress(Workspace& ws, size_t unit, size_t units, const std::string
   if (ws.sink == nullptr) return;
   ws.sink->progress({ws.pass, fmt::format("block {}/{}", unit + 1, units), name, "",
                      static_cast<double>(unit) / static_cast<double>(units)});
-}
-
-// [T, 1] with mean 1: (1 - share) + share times the mean squared gradient of random projections of
-// the model's output with respect to a token of block `index`'s output. Undefined where the output
-// has no token axis.
-at::Tensor token_importance(const Workspace& ws, std::span<const observe::Block> later,
-                            const at::Tensor& output, double share, uint64_t seed) {
-  if (share <= 0 || output.dim() != 3 || later.empty()) return {};
-  constexpr int projections = 4;
-  const at::AutoGradMode grad(true);
-  const Interpreter interpreter(ws.graph, ws.reference);
-  const at::Tensor start = output.detach().clone().requires_grad_(true);
-  ValueMap values{{later.front().input, start}};
-  for (const observe::Block& block : later) {
-    const ValueId keep[] = {block.output};
-    interpreter.run_nodes(block.nodes, values, keep);
-  }
-  const at::Tensor result = values.at(later.back().output);
-  at::Tensor energy = at::zeros({output.size(1)}, at::kDouble);
-  uint64_t state = seed;
-  for (int i = 0; i < projections; ++i) {
-    std::vector<float> signs(static_cast<size_t>(result.numel()));
-    for (float& sign : signs) sign = (splitmix64(state) & 1) != 0 ? 1.0f : -1.0f;
-    const at::Tensor projected = (result * at::tensor(signs).reshape(result.sizes())).sum();
-    const at::Tensor g = torch::autograd::grad({projected}, {start}, {}, true)[0];
-    energy += g.to(at::kDouble).square().sum(std::vector<int64_t>{0, 2});
-  }
-  const at::Tensor relative = energy / energy.mean().clamp_min(1e-300);
-  return ((1 - share) + share * relative).to(at::kFloat).reshape({-1, 1});
 }
 
 void train(Workspace& ws, const SequentialOptions& options, std::span<const observe::Block> blocks,
