@@ -1,5 +1,7 @@
 #include "repquant/data/dataset.h"
 
+#include <sys/stat.h>
+
 #include <numeric>
 
 #include <fmt/format.h>
@@ -125,6 +127,32 @@ TEST(ImageFolder, BadInput) {
   write_text(dir / "empty.png", "");
   expect_error(ErrorCode::kCorruptFile,
                "empty.png\": expected a JPEG or PNG image, got an empty file; so do 2 other files",
+               [&] { open_dataset(dir.path(), tiny_options()); });
+}
+
+TEST(ImageFolder, LinkedFoldersAreFollowed) {
+  const TempDir dir;
+  write_image(dir / "all/shoe/a.png", 1);
+  write_image(dir / "all/hat/b.png", 2);
+  fs::create_directories(dir / "subset");
+  for (const char* name : {"hat", "shoe"})
+    fs::create_directory_symlink(dir / "all" / name, dir / "subset" / name);
+  const auto data = open_dataset(dir / "subset", tiny_options());
+  ASSERT_EQ(data->size(), 2);
+  EXPECT_EQ(data->name(1), "shoe/a.png");
+  EXPECT_EQ(data->label(1), 1);
+  EXPECT_EQ(data->class_names(), (std::vector<std::string>{"hat", "shoe"}));
+  fs::create_directory_symlink(dir / "subset", dir / "all/hat/loop");
+  expect_error(ErrorCode::kInvalidArgument, "sub-folders at most 16 deep",
+               [&] { open_dataset(dir / "subset", tiny_options()); });
+}
+
+// Reading one would wait for ever.
+TEST(ImageFolder, PipesAreNoImages) {
+  const TempDir dir;
+  write_image(dir / "a.png", 1);
+  ASSERT_EQ(::mkfifo((dir / "b.jpg").c_str(), 0600), 0);
+  expect_error(ErrorCode::kCorruptFile, "b.jpg\": expected a JPEG or PNG image, got a pipe",
                [&] { open_dataset(dir.path(), tiny_options()); });
 }
 

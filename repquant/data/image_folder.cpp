@@ -16,6 +16,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr uint64_t kFileLimit = 1ull << 30;
+constexpr int kDeepest = 16;  // deeper: a link to a folder above
 
 class ImageFiles final : public Dataset {
  public:
@@ -67,13 +68,21 @@ bool hidden(const fs::path& path) { return path.filename().string().starts_with(
                           error.message()));
 }
 
+// Links to folders are followed: the classes of a subset often are links.
 Listing list_folder(const fs::path& root) {
   Listing listing;
   std::error_code error;
-  fs::recursive_directory_iterator it(root, error), end;
+  fs::recursive_directory_iterator it(root, fs::directory_options::follow_directory_symlink, error),
+      end;
   if (error) unreadable(root, error);
   for (; it != end; it.increment(error)) {
     const bool folder = it->is_directory(error);
+    if (it.depth() > kDeepest) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("data: \"{}\": expected sub-folders at most {} deep, got \"{}\"",
+                              root.string(), kDeepest, it->path().string()),
+                  "is there a link to a folder above?");
+    }
     if (hidden(it->path())) {
       if (folder) it.disable_recursion_pending();
     } else if (folder) {
@@ -93,6 +102,9 @@ Listing list_folder(const fs::path& root) {
 
 // What stands in place of an image, or nothing. Decoding comes later; this finds wrong files early.
 std::string first_look(const fs::path& path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (fs::exists(status) && !fs::is_regular_file(status)) return "a pipe or device";
   std::ifstream file(path, std::ios::binary);
   std::byte head[8];
   file.read(reinterpret_cast<char*>(head), sizeof head);

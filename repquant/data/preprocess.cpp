@@ -288,11 +288,10 @@ Image prepare_pixels(const Image& image, const Preprocess& p, const std::string&
                     (p.resize == Resize::kAuto && shorter >= p.crop && shorter <= p.resize_size);
   if (!keep) {
     int width = p.resize_size, height = p.resize_size;
-    if (p.resize != Resize::kExact) {
-      const int64_t other = static_cast<int64_t>(p.resize_size) * longer / shorter;
-      image_detail::check_size(other, p.resize_size, subject);
-      (image.width >= image.height ? width : height) = static_cast<int>(other);
-    }
+    int64_t other = p.resize_size;
+    if (p.resize != Resize::kExact) other = other * longer / shorter;
+    image_detail::check_size(other, p.resize_size, subject);
+    (image.width >= image.height ? width : height) = static_cast<int>(other);
     current = &(sized = resize(*current, width, height, interpolation_from_name(p.interpolation)));
   }
   if (p.crop == 0) return *current;

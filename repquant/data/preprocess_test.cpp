@@ -100,6 +100,11 @@ TEST(Preprocess, ImpossibleSizes) {
   Image thin{60000, 1, 1, std::vector<uint8_t>(60000)};
   expect_error(ErrorCode::kCorruptFile, "15360000",
                [&] { prepare_pixels(thin, preset("deit"), "thin"); });
+  // An artifact may ask for anything.
+  p.resize = Resize::kExact;
+  p.resize_size = 65000;
+  expect_error(ErrorCode::kCorruptFile, "65000 x 65000",
+               [&] { prepare_pixels(synthetic_image(), p, "square"); });
 }
 
 TEST(Preprocess, ValuesAreRoundedLikeFloatArithmetic) {
