@@ -305,6 +305,19 @@ TEST_F(BadInput, LabelFiles) {
           kInput, "none");
 }
 
+// --class-names numbers the sub-folders of both.
+TEST_F(BadInput, ClassNamesHoldForTheScoredImagesToo) {
+  const Folder folder;
+  write_jpeg(folder.file("images/bag/a.jpg"));
+  write_jpeg(folder.file("images/hat/b.jpg"));
+  write_text(folder.file("names.txt"), "shoe\nhat\n");
+  refused(
+      folder,
+      quantize(kModel, folder.file("a.rq.safetensors"), data(),
+               {"--class-names", folder.file("names.txt"), "--eval-data", folder.file("images")}),
+      kUsage, "unknown class \"bag\"");
+}
+
 // ---- recipes ------------------------------------------------------------------------------------
 TEST_F(BadInput, NamesThatDoNotExistNameTheNearest) {
   const Folder folder;
@@ -392,6 +405,62 @@ TEST_F(BadInput, DevicesStayDevices) {
   EXPECT_TRUE(fs::is_character_file(device));
 }
 
+// Passing because nothing was compared would be worse than failing.
+TEST_F(BadInput, AGateNeedsALayerToCompare) {
+  const Folder folder;
+  onnx::ModelProto model = demo_model();
+  onnx::GraphProto& graph = *model.mutable_graph();
+  graph.mutable_output(0)->set_name(graph.node(graph.node_size() - 1).input(0));
+  graph.mutable_output(0)->clear_type();
+  graph.mutable_node()->RemoveLast();
+  for (onnx::TensorProto& tensor : *graph.mutable_initializer()) {
+    for (onnx::NodeProto& node : *graph.mutable_node()) {  // layers are named by their weights
+      for (std::string& input : *node.mutable_input()) {
+        if (input == tensor.name()) input = "other." + input;
+      }
+      node.set_name("other." + node.op_type());
+    }
+    tensor.set_name("other." + tensor.name());
+  }
+  write_text(folder.file("m.onnx"), model.SerializeAsString());
+  refused(folder,
+          {kTool, "compare", kModel, folder.file("m.onnx"), "--data", other(), "--min-sqnr", "90"},
+          kUsage, "no layer could be compared");
+  EXPECT_EQ(run({kTool, "compare", kModel, reference(), "--data", other(), "--samples", "1",
+                 "--min-sqnr", "nan"})
+                .exit,
+            kQuality);
+}
+
+TEST_F(BadInput, TheModelIsNotReplaced) {
+  const Folder folder;
+  fs::copy_file(kModel, folder.file("m.onnx"));
+  fs::create_symlink("m.onnx", folder.file("link.onnx"));
+  for (const char* out : {"m.onnx", "link.onnx"}) {
+    refused(folder,
+            quantize(folder.file("m.onnx"), folder.file(out), data(),
+                     {"--force", "--method", "round_to_nearest"}),
+            kUsage, "expected another file than the model");
+  }
+}
+
+TEST_F(BadInput, AWorkFolderThatHoldsOtherFilesKeepsThem) {
+  const Folder folder;
+  fs::create_directory(folder.file("w"));
+  write_text(folder.file("w/passwords.txt"), "mine");
+  write_text(folder.file("w/pass1_unit.safetensors"), "mine");
+  write_text(folder.file("w/notes.tmp"), "mine");
+  for (const char* resume : {"auto", "never"}) {
+    const Ended ended = run(quantize(kModel, folder.file("a.rq.safetensors"), data(),
+                                     {"--force", "--method", "round_to_nearest", "--work-dir",
+                                      folder.file("w"), "--resume", resume}));
+    ASSERT_EQ(ended.exit, 0) << ended.err;
+    EXPECT_EQ(contents(folder).size(), 7u) << resume;  // three files, three outputs, a folder
+    for (const char* name : {"w/passwords.txt", "w/pass1_unit.safetensors", "w/notes.tmp"})
+      EXPECT_EQ(read_text(folder.file(name)), "mine") << resume;
+  }
+}
+
 // ---- interruptions ------------------------------------------------------------------------------
 TEST_F(BadInput, SignalsAtAnyMomentLeaveNothingHalfWritten) {
   std::mt19937 random(5);
@@ -419,6 +488,27 @@ TEST_F(BadInput, SignalsAtAnyMomentLeaveNothingHalfWritten) {
     EXPECT_EQ(read_text(out), wanted);
   }
   EXPECT_GE(stopped, 2);
+}
+
+// Equal weights, another graph: what was saved is of no use.
+TEST_F(BadInput, SavedStateIsOfOneGraph) {
+  const Folder folder;
+  const std::string path = folder.file("m.onnx"), out = folder.file("a.rq.safetensors");
+  fs::copy_file(kModel, path);
+  const std::vector<std::string> words = quantize(path, out, data());
+  Process first(words);
+  ASSERT_TRUE(first.wait_for("block 3/"));
+  first.send(SIGKILL);
+  first.wait();
+  ASSERT_FALSE(fs::exists(out));
+  onnx::ModelProto model = demo_model();
+  for (onnx::NodeProto& node : *model.mutable_graph()->mutable_node()) {
+    for (onnx::AttributeProto& attribute : *node.mutable_attribute()) {
+      if (attribute.name() == "epsilon") attribute.set_f(0.5f);
+    }
+  }
+  write_text(path, model.SerializeAsString());
+  refused(folder, words, kUsage, "saved state is of another run: graph changed");
 }
 
 TEST_F(BadInput, TwoRunsWithOneWorkFolder) {

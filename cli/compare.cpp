@@ -201,7 +201,11 @@ Outcome compare(Options& options, const Context& context) {
     outcome.result["html"] = options.html;
     outcome.text += options.html + "\n";
   }
-  if (options.gated && !layers.empty() && sqnr(layers[0].second) < options.minimum) {
+  if (options.gated && layers.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "compare: --min-sqnr: no layer could be compared",
+                "the models share no layer, or an offline rotation changed all of them");
+  }
+  if (options.gated && !(sqnr(layers[0].second) >= options.minimum)) {
     outcome.exit = kQuality;
     outcome.failure = fmt::format("compare: layer \"{}\": expected at least {} dB, got {:.2f} dB",
                                   layers[0].first, options.minimum, sqnr(layers[0].second));

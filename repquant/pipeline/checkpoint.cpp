@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <regex>
 
 #include <fmt/format.h>
 
@@ -25,20 +26,25 @@ using nlohmann::json;
 constexpr const char* kFingerprint = "run.json";
 constexpr const char* kLock = "lock";
 
-bool is_unit_file(const fs::path& path) { return path.filename().string().rfind("pass", 0) == 0; }
+// A unit's state, the fingerprint, or what a crash left of writing one. The folder may be the
+// user's: nothing else in it is ours.
+bool is_state_file(const fs::path& path) {
+  static const std::regex form(
+      "pass[0-9]+_unit[0-9]+\\.safetensors(\\.[0-9]+\\.[0-9]+\\.tmp)?|"
+      "run\\.json\\.[0-9]+\\.[0-9]+\\.tmp");
+  const std::string name = path.filename().string();
+  return name.size() < 128 && std::regex_match(name, form);
+}
 
-// Of what a crash may leave behind, too.
 void remove_units(const fs::path& folder) {
   std::error_code ignored;
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
-    if (is_unit_file(entry.path()) || entry.path().extension() == ".tmp")
-      fs::remove(entry.path(), ignored);
+    if (is_state_file(entry.path())) fs::remove(entry.path(), ignored);
   }
 }
 
 bool same_file(int fd, const fs::path& path) {
-  struct stat held {
-  }, named{};
+  struct stat held{}, named{};
   return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 &&
          held.st_ino == named.st_ino && held.st_dev == named.st_dev;
 }

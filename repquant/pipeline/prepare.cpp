@@ -34,6 +34,9 @@ std::string weights_digest(const Graph& graph) {
   return sum.hex();
 }
 
+// Attributes and wiring: models of equal weights may differ in both.
+std::string structure_digest(const Graph& graph) { return Sha256().update(print(graph)).hex(); }
+
 void check_finite(const Graph& graph) {
   for (size_t id = 0; id < graph.value_count(); ++id) {
     const Value& value = graph.value(static_cast<ValueId>(id));
@@ -150,6 +153,7 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   limit_memory(*run, job, context);
   check_answers(*run, context);
   run->fingerprint = {{"model", weights_digest(run->float_graph)},
+                      {"graph", structure_digest(run->float_graph)},
                       {"recipe", to_json(job.recipe)},
                       {"calibration", subset_digest(*run->data, run->indices)},
                       {"preprocess", to_json(run->preprocess)},

@@ -56,6 +56,8 @@ std::unique_ptr<Dataset> open_eval(const QuantizeJob& job, const Calibrated& run
   if (job.eval_data.empty()) return nullptr;
   DatasetOptions options = job.eval_options;
   options.preprocess = run.preprocess;
+  // Sub-folders are numbered by the names, here as in the calibration data.
+  if (options.class_names.empty()) options.class_names = job.data_options.class_names;
   auto data = open_dataset(job.eval_data, options);
   const std::vector<int64_t> both = overlap(*run.data, run.indices, *data);
   if (both.empty()) return data;
@@ -122,6 +124,12 @@ void check_output(const QuantizeJob& job, const WorkFolder& work) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("write: \"{}\": expected a file name, got a {}", job.out.string(),
                             fs::is_directory(job.out) ? "folder" : "device"));
+  }
+  std::error_code absent;
+  if (fs::equivalent(job.out, job.model, absent)) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("write: \"{}\": expected another file than the model", job.out.string()));
   }
   // With saved state it is our own, written just before the run was killed.
   if (!fs::exists(job.out) || job.force || work.existed()) return;
