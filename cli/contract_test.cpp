@@ -133,6 +133,23 @@ TEST_F(Contract, AMissedGateIsAnErrorWithItsResult) {
   EXPECT_NE(ended.err.find("error: eval: top1: expected at least 100.5"), std::string::npos);
 }
 
+TEST_F(Contract, AGateThatCannotBeJudgedIsAUsageError) {
+  const auto refuse = [](std::vector<std::string> words, const std::string& part) {
+    const Ended ended = run(words);
+    EXPECT_EQ(ended.exit, kUsage) << part;
+    EXPECT_NE(ended.err.find(part), std::string::npos) << ended.err;
+    EXPECT_EQ(ended.err.find("score artifact"), std::string::npos) << "scored first";
+  };
+  refuse(eval(reference(), {"--min", "top1=5x"}), "expected METRIC=VALUE");
+  refuse(eval(reference(), {"--min", "top1=nan"}), "expected METRIC=VALUE");
+  refuse(eval(reference(), {"--min", "top1"}), "expected METRIC=VALUE");
+  refuse(eval(reference(), {"--min", "kl=0.1", "--baseline", kModel}), "unknown metric \"kl\"");
+  refuse(eval(reference(), {"--min", "agreement=90"}), "agreement: expected a baseline");
+  refuse(eval(reference(), {"--metric", "top1,kl"}), "kl: expected a baseline");
+  refuse({kTool, "eval", reference(), "--data", other(), "--baseline", kModel, "--metric", "top5"},
+         "top5: expected labels");
+}
+
 // ---- verify -------------------------------------------------------------------------------------
 std::vector<std::string> wrong(const std::string& constant, std::vector<std::string> words) {
   words[0] = REPQUANT_WRONG;

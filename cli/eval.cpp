@@ -1,4 +1,7 @@
 // repquant eval: scores a model on data.
+#include <charconv>
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include "cli/commands.h"
@@ -22,7 +25,44 @@ struct Options {
 
 const std::vector<std::string> kMetrics{"top1", "top5", "agreement", "kl"};
 
-void check_metrics(const Options& options) {
+struct Gate {
+  std::string metric;
+  double bound = 0;
+};
+
+// "top1=75".
+Gate parse_gate(const std::string& text) {
+  const size_t equals = text.find('=');
+  Gate gate{text.substr(0, equals)};
+  const char* begin = text.data() + (equals == std::string::npos ? text.size() : equals + 1);
+  const char* end = text.data() + text.size();
+  const auto [read, error] = std::from_chars(begin, end, gate.bound);
+  if (error != std::errc() || read != end || !std::isfinite(gate.bound)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--min \"{}\": expected METRIC=VALUE", text));
+  }
+  const std::vector<std::string> gated{"top1", "top5", "agreement"};  // more is better
+  if (std::find(gated.begin(), gated.end(), gate.metric) == gated.end())
+    throw Error(ErrorCode::kInvalidArgument,
+                "--min: " + unknown_name("metric", gate.metric, gated));
+  return gate;
+}
+
+// Before the first image is read: can every metric that was named be measured?
+void check_metrics(const Options& options, bool labels) {
+  std::vector<std::string> wanted = options.metrics;
+  for (const std::string& gate : options.minimum) wanted.push_back(parse_gate(gate).metric);
+  for (const std::string& name : wanted) {
+    const bool accuracy = name == "top1" || name == "top5";
+    if (accuracy ? labels : !options.baseline.empty()) continue;
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("eval: {}: expected {}", name, accuracy ? "labels" : "a baseline"),
+        accuracy ? "pass --labels FILE" : "pass --baseline MODEL, for example the float model");
+  }
+}
+
+void check_metric_names(const Options& options) {
   for (const std::string& name : options.metrics) {
     if (std::find(kMetrics.begin(), kMetrics.end(), name) != kMetrics.end()) continue;
     throw Error(ErrorCode::kUnsupported, "eval: " + unknown_name("metric", name, kMetrics));
@@ -41,25 +81,11 @@ Scores score(const OpenedModel& model, const Dataset& data, const Options& optio
   return evaluate(model.run, data, evaluation);
 }
 
-// "top1=75": what is missed, "" when nothing.
-std::string missed(const nlohmann::json& result, const std::string& gate) {
-  const size_t equals = gate.find('=');
-  const std::string name = gate.substr(0, equals);
-  double bound = 0;
-  try {
-    bound = std::stod(gate.substr(equals == std::string::npos ? gate.size() : equals + 1));
-  } catch (const std::exception&) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("--min \"{}\": expected METRIC=VALUE", gate));
-  }
-  if (!result.contains(name) || !result[name].is_number()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "--min: " + unknown_name("metric", name, {"top1", "top5", "agreement"}),
-                "agreement needs --baseline, top1 and top5 need labels");
-  }
-  const double got = result[name].get<double>();
-  if (got >= bound) return "";
-  return fmt::format("eval: {}: expected at least {}, got {:.4g}", name, bound, got);
+// What is missed, "" when nothing.
+std::string missed(const nlohmann::json& result, const Gate& gate) {
+  const double got = result[gate.metric].get<double>();
+  if (got >= gate.bound) return "";
+  return fmt::format("eval: {}: expected at least {}, got {:.4g}", gate.metric, gate.bound, got);
 }
 
 std::string describe(const Options& options, const nlohmann::json& r) {
@@ -92,7 +118,7 @@ OpenedModel open(Options& options, const Context& context) {
 }
 
 Outcome evaluate_model(Options& options, const Context& context) {
-  check_metrics(options);
+  check_metric_names(options);
   OpenedModel model = open(options, context);
   const auto data = open_data(options.data, model, context);
   if (!data->has_labels() && options.baseline.empty()) {
@@ -100,6 +126,7 @@ Outcome evaluate_model(Options& options, const Context& context) {
                 fmt::format("eval: \"{}\": no labels", options.data.data),
                 "pass --labels FILE, or --baseline MODEL for agreement and KL");
   }
+  check_metrics(options, data->has_labels());
   const Scores scores = score(model, *data, options, context, "score " + model.kind);
   Outcome outcome;
   outcome.result = score_json(scores);
@@ -115,7 +142,7 @@ Outcome evaluate_model(Options& options, const Context& context) {
   }
   outcome.text = describe(options, outcome.result);
   for (const std::string& gate : options.minimum) {
-    const std::string what = missed(outcome.result, gate);
+    const std::string what = missed(outcome.result, parse_gate(gate));
     if (what.empty() || outcome.exit != kDone) continue;
     outcome.exit = kQuality;
     outcome.failure = what;

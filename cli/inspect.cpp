@@ -56,9 +56,10 @@ Outcome inspect_artifact(const Options& options) {
     return outcome;
   }
   outcome.text = print(plan);
-  const nlohmann::json recipe = plan.provenance.value("recipe", nlohmann::json::object());
-  if (recipe.contains("scheme"))
-    outcome.text += fmt::format("scheme {}\n", recipe["scheme"].get<std::string>());
+  // Whatever wrote the file, provenance is any JSON.
+  const nlohmann::json::json_pointer scheme("/recipe/scheme");
+  if (plan.provenance.contains(scheme) && plan.provenance[scheme].is_string())
+    outcome.text += fmt::format("scheme {}\n", plan.provenance[scheme].get<std::string>());
   outcome.text += fmt::format("file {} bytes\ndigest {}\n",
                               std::filesystem::file_size(options.file), artifact_digest(plan));
   return outcome;

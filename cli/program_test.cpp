@@ -75,6 +75,17 @@ TEST(Program, InspectsAnArtifact) {
   EXPECT_EQ(run({kRun, "inspect", path}).err, "");
 }
 
+TEST(Program, InspectsAnArtifactOfStrangeProvenance) {
+  const Folder folder;
+  const std::string path = folder.file("a.rq.safetensors");
+  for (const char* text : {"[]", "7", R"({"recipe": []})", R"({"recipe": {"scheme": 5}})"}) {
+    Plan plan = example_plan();
+    plan.provenance = nlohmann::json::parse(text);
+    write_artifact(path, plan);
+    EXPECT_EQ(run({kRun, "inspect", path}).exit, 0) << text;
+  }
+}
+
 TEST(Program, EveryDamagedByteOfAnArtifactIsRefused) {
   const Folder folder;
   const std::string path = folder.file("a.rq.safetensors"),
