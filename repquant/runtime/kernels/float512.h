@@ -1,36 +1,110 @@
 #pragma once
-// The laws of core/format/elementary.h and reduce.h on 16 floats: the same operations in the same
-// order, so equal bits.
+// The laws of core/format/elementary.h and reduce.h on vectors of 16 floats: the same operations in
+// the same order, so equal bits. A Pack is N vectors side by side: their chains of operations are
+// independent, and written step by step they hide one another's latency.
 #include <immintrin.h>
+
+#include <cstdint>
 
 #include "repquant/runtime/kernels/target.h"
 
 namespace repquant::runtime::float512 {
 
-REPQUANT_INLINE512 __m512 constant(float x) { return _mm512_set1_ps(x); }
+template <int N> struct Pack { __m512 v[N]; };
 
-// p * x + c with two roundings.
-REPQUANT_INLINE512 __m512 horner(__m512 p, __m512 x, float c) {
-  return _mm512_add_ps(_mm512_mul_ps(p, x), constant(c));
+#define REPQUANT_EACH _Pragma("GCC unroll 4") for (int i = 0; i < N; ++i)
+
+template <int N> REPQUANT_INLINE512 Pack<N> constant(float x) {
+  Pack<N> all;
+  REPQUANT_EACH all.v[i] = _mm512_set1_ps(x);
+  return all;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> load(const float* x) {
+  Pack<N> all;
+  REPQUANT_EACH all.v[i] = _mm512_loadu_ps(x + 16 * i);
+  return all;
+}
+template <int N> REPQUANT_INLINE512 void store(float* to, Pack<N> x) {
+  REPQUANT_EACH _mm512_storeu_ps(to + 16 * i, x.v[i]);
+}
+template <int N> REPQUANT_INLINE512 Pack<N> add(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_add_ps(a.v[i], b.v[i]);
+  return a;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> sub(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_sub_ps(a.v[i], b.v[i]);
+  return a;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> mul(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_mul_ps(a.v[i], b.v[i]);
+  return a;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> div(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_div_ps(a.v[i], b.v[i]);
+  return a;
+}
+// a > b ? a : b, b where one is NaN; smaller likewise.
+template <int N> REPQUANT_INLINE512 Pack<N> larger(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_max_ps(a.v[i], b.v[i]);
+  return a;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> smaller(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_min_ps(a.v[i], b.v[i]);
+  return a;
+}
+// a 2^b, rounded once.
+template <int N> REPQUANT_INLINE512 Pack<N> scaled(Pack<N> a, Pack<N> b) {
+  REPQUANT_EACH a.v[i] = _mm512_scalef_ps(a.v[i], b.v[i]);
+  return a;
+}
+// y, but NaN where x is NaN.
+template <int N> REPQUANT_INLINE512 Pack<N> keep_nan(Pack<N> y, Pack<N> x) {
+  REPQUANT_EACH y.v[i] =
+      _mm512_mask_mov_ps(y.v[i], _mm512_cmp_ps_mask(x.v[i], x.v[i], _CMP_UNORD_Q), x.v[i]);
+  return y;
+}
+// a < b ? x : y
+template <int N> REPQUANT_INLINE512 Pack<N> where_less(Pack<N> a, Pack<N> b, Pack<N> x, Pack<N> y) {
+  REPQUANT_EACH y.v[i] =
+      _mm512_mask_mov_ps(y.v[i], _mm512_cmp_ps_mask(a.v[i], b.v[i], _CMP_LT_OQ), x.v[i]);
+  return y;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> negated(Pack<N> x) {
+  REPQUANT_EACH x.v[i] = _mm512_xor_ps(x.v[i], _mm512_set1_ps(-0.0f));
+  return x;
+}
+template <int N> REPQUANT_INLINE512 Pack<N> absolute(Pack<N> x) {
+  REPQUANT_EACH x.v[i] = _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x.v[i]);
+  return x;
+}
+// The size of y with the sign of x.
+template <int N> REPQUANT_INLINE512 Pack<N> with_sign(Pack<N> y, Pack<N> x) {
+  REPQUANT_EACH y.v[i] = _mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(_mm512_castps_si512(_mm512_set1_ps(-0.0f)),
+                                _mm512_castps_si512(x.v[i]), _mm512_castps_si512(y.v[i]), 0xca));
+  return y;
 }
 
-// exp_f32; the two exact scalings by powers of two are one instruction that rounds once.
-REPQUANT_INLINE512 __m512 exp(__m512 x) {
-  const __m512 magic = constant(12582912.0f);
-  const __m512 safe = _mm512_min_ps(_mm512_max_ps(x, constant(-104.0f)), constant(89.0f));
-  const __m512 n =
-      _mm512_sub_ps(_mm512_add_ps(_mm512_mul_ps(safe, constant(1.44269504f)), magic), magic);
-  const __m512 r = _mm512_sub_ps(_mm512_sub_ps(safe, _mm512_mul_ps(n, constant(0.693359375f))),
-                                 _mm512_mul_ps(n, constant(-2.12194440e-4f)));
-  __m512 p = constant(0x1.6db592p-10f);
+// p x + c with two roundings.
+template <int N> REPQUANT_INLINE512 Pack<N> horner(Pack<N> p, Pack<N> x, float c) {
+  return add(mul(p, x), constant<N>(c));
+}
+
+// exp_f32; its two scalings by powers of two, of which the first is exact, are one that rounds
+// once.
+template <int N> REPQUANT_INLINE512 Pack<N> exp(Pack<N> x) {
+  const Pack<N> magic = constant<N>(12582912.0f);
+  const Pack<N> safe = smaller(larger(x, constant<N>(-104.0f)), constant<N>(89.0f));
+  const Pack<N> n = sub(add(mul(safe, constant<N>(1.44269504f)), magic), magic);
+  const Pack<N> r =
+      sub(sub(safe, mul(n, constant<N>(0.693359375f))), mul(n, constant<N>(-2.12194440e-4f)));
+  Pack<N> p = constant<N>(0x1.6db592p-10f);
   p = horner(p, r, 0x1.123c5ap-7f);
   p = horner(p, r, 0x1.55545cp-5f);
   p = horner(p, r, 0x1.55548ep-3f);
   p = horner(p, r, 0.5f);
-  const __m512 e =
-      _mm512_add_ps(_mm512_add_ps(_mm512_mul_ps(p, _mm512_mul_ps(r, r)), r), constant(1.0f));
-  const __m512 y = _mm512_scalef_ps(e, n);
-  return _mm512_mask_mov_ps(y, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
+  const Pack<N> e = add(add(mul(p, mul(r, r)), r), constant<N>(1.0f));
+  return keep_nan(scaled(e, n), x);
 }
 
 // combine_lanes
@@ -43,7 +117,7 @@ REPQUANT_INLINE512 float combine(__m512 lanes) {
 }
 
 REPQUANT_INLINE512 __mmask16 first_lanes(int64_t count) {
-  return static_cast<__mmask16>(count >= 16 ? 0xffff : (1u << count) - 1);
+  return static_cast<__mmask16>(count >= 16 ? 0xffff : count <= 0 ? 0 : (1u << count) - 1);
 }
 
 }  // namespace repquant::runtime::float512

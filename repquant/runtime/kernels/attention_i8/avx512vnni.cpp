@@ -17,6 +17,9 @@ namespace {
 using vnni512::kColumns;
 using vnni512::kRows;
 
+// Of its own, so that the accumulators have all registers.
+#define REPQUANT_ALONE REPQUANT_AVX512VNNI __attribute__((noinline))
+
 constexpr int64_t kMaxKeys = 32768;  // int32 sums of codes times differences of codes
 constexpr int kPlanes = 4;           // bytes of levels: even low, even high, odd low, odd high
 
@@ -29,7 +32,7 @@ struct WideSizes {
   explicit WideSizes(const AttentionI8Shape& shape)
       : depth(round_up(shape.width, 4)),
         keys(round_up(shape.key_rows, 16)),
-        steps(round_up(shape.key_rows, 64)),
+        steps(round_up(shape.key_rows, 16)),
         columns(round_up(shape.width, 16)) {}
 };
 
@@ -130,10 +133,9 @@ REPQUANT_AVX512VNNI void load_values(const AttentionI8Args& args, const WideSize
 
 // 6 rows times one panel of `kVectors` vectors of keys: scores in units of the softmax.
 template <int kVectors>
-REPQUANT_AVX512VNNI void score_panel(const uint8_t* q, int64_t stride, const int8_t* panel,
-                                     int64_t quads, const int32_t* key_terms,
-                                     const int32_t* row_terms, float m, float* x,
-                                     int64_t x_stride) {
+REPQUANT_ALONE void score_panel(const uint8_t* q, int64_t stride, const int8_t* panel,
+                                int64_t quads, const int32_t* key_terms, const int32_t* row_terms,
+                                float m, float* x, int64_t x_stride) {
   __m512i acc[kRows][kVectors];
   vnni512::products<kRows, kVectors>(q, stride, panel, quads, acc);
   const __m512 scale = _mm512_set1_ps(m);
@@ -150,8 +152,8 @@ REPQUANT_AVX512VNNI void score_panel(const uint8_t* q, int64_t stride, const int
 }
 
 template <int kVectors>
-REPQUANT_AVX512VNNI void value_panel(const uint8_t* p, int64_t stride, const int8_t* panel,
-                                     int64_t quads, int32_t* acc_out, int64_t out_stride) {
+REPQUANT_ALONE void value_panel(const uint8_t* p, int64_t stride, const int8_t* panel,
+                                int64_t quads, int32_t* acc_out, int64_t out_stride) {
   __m512i acc[kRows][kVectors];
   vnni512::products<kRows, kVectors>(p, stride, panel, quads, acc);
 #pragma GCC unroll 6
@@ -224,24 +226,76 @@ REPQUANT_INLINE512 float largest(const float* x, int64_t keys) {
   return _mm512_reduce_max_ps(most);
 }
 
+// x := exp(x - most), zeros from `live` on; returns the lane sum.
+REPQUANT_ALONE float exponentials(float* x, int64_t live, int64_t padded, float most) {
+  constexpr int kSide = 4;
+  __m512 lanes = _mm512_setzero_ps();
+  int64_t t = 0;
+  for (; t + 16 * kSide <= live; t += 16 * kSide) {
+    const auto e =
+        float512::exp(float512::sub(float512::load<kSide>(x + t), float512::constant<kSide>(most)));
+    float512::store(x + t, e);
+#pragma GCC unroll 4
+    for (int i = 0; i < kSide; ++i) lanes = _mm512_add_ps(lanes, e.v[i]);
+  }
+  for (; t < padded; t += 16) {
+    const auto e =
+        float512::exp(float512::sub(float512::load<1>(x + t), float512::constant<1>(most)));
+    const __m512 kept = _mm512_maskz_mov_ps(float512::first_lanes(live - t), e.v[0]);
+    _mm512_storeu_ps(x + t, kept);
+    lanes = _mm512_add_ps(lanes, kept);
+  }
+  return float512::combine(lanes);
+}
+
+// Log codes of e / divisor, as levels: one plane of bytes, or up to four.
+template <bool kPlanesBesideFirst>
+REPQUANT_ALONE void encode_log(const AttentionI8Args& args, const WideSizes& sizes, const float* e,
+                               __m512 divisor, uint8_t* const (&planes)[kPlanes], bool two_bytes) {
+  const int64_t keys = args.shape.key_rows;
+  const AttentionLevels& levels = *args.levels;
+  const LogCoder coder(args.thresholds, args.level_count);
+  const LevelTable even(levels.even, args.level_count), odd(levels.odd, args.level_count);
+  int64_t t = 0;
+  if constexpr (!kPlanesBesideFirst) {
+    for (; t + 64 <= keys; t += 64) {  // four chains of lookups at a time
+      __m512i code[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        code[i] = coder(_mm512_div_ps(_mm512_loadu_ps(e + t + 16 * i), divisor));
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[0] + t + 16 * i),
+                         _mm512_cvtepi32_epi8(even(code[i])));
+    }
+  }
+  for (; t < sizes.keys; t += 16) {
+    const __mmask16 live = float512::first_lanes(keys - t);
+    const __m512i code = coder(_mm512_div_ps(_mm512_loadu_ps(e + t), divisor));
+    const auto put = [&](int plane, __m512i bytes) REPQUANT_AVX512VNNI {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[plane] + t),
+                       _mm512_maskz_cvtepi32_epi8(live, bytes));
+    };
+    const __m512i level = even(code);
+    put(0, level);
+    if constexpr (kPlanesBesideFirst) {
+      if (two_bytes) put(1, _mm512_srli_epi32(level, 8));
+      if (!levels.parity) continue;
+      const __m512i other = odd(code);
+      put(2, other);
+      if (two_bytes) put(3, _mm512_srli_epi32(other, 8));
+    }
+  }
+}
+
 // One row of scores to bytes of levels; returns the divisor of the row.
 REPQUANT_AVX512VNNI int64_t encode(const AttentionI8Args& args, const WideSizes& sizes, float* x,
                                    uint8_t* const (&planes)[kPlanes], bool two_bytes) {
   const int64_t keys = args.shape.key_rows;
   const AttentionLevels& levels = *args.levels;
   const float most = largest(x, keys);
-  __m512 lanes = _mm512_setzero_ps();
   const bool empty = most == -std::numeric_limits<float>::infinity();
-  const __m512 top = _mm512_set1_ps(most);
-  for (int64_t t = 0; t < sizes.keys; t += 16) {
-    const __mmask16 live =
-        empty ? __mmask16{0} : float512::first_lanes(std::max<int64_t>(keys - t, 0));
-    const __m512 e =
-        _mm512_maskz_mov_ps(live, float512::exp(_mm512_sub_ps(_mm512_loadu_ps(x + t), top)));
-    lanes = _mm512_add_ps(lanes, e);
-    _mm512_storeu_ps(x + t, e);
-  }
-  const float sum = float512::combine(lanes);
+  const float sum = exponentials(x, empty ? 0 : keys, sizes.keys, most);
   if (args.codes_kind == ProbabilityCodes::kRow) {
     const vnni512::Codes codes(0, 0, 255);
     __m512i total = _mm512_setzero_si512();
@@ -264,23 +318,8 @@ REPQUANT_AVX512VNNI int64_t encode(const AttentionI8Args& args, const WideSizes&
     }
     return 1;
   }
-  const LogCoder coder(args.thresholds, args.level_count);
-  const LevelTable even(levels.even, args.level_count), odd(levels.odd, args.level_count);
-  for (int64_t t = 0; t < sizes.keys; t += 16) {
-    const __mmask16 live = float512::first_lanes(std::max<int64_t>(keys - t, 0));
-    const __m512i code = coder(_mm512_div_ps(_mm512_loadu_ps(x + t), divisor));
-    const auto put = [&](int plane, __m512i bytes) REPQUANT_AVX512VNNI {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[plane] + t),
-                       _mm512_maskz_cvtepi32_epi8(live, bytes));
-    };
-    const __m512i level = even(code);
-    put(0, level);
-    if (two_bytes) put(1, _mm512_srli_epi32(level, 8));
-    if (!levels.parity) continue;
-    const __m512i other = odd(code);
-    put(2, other);
-    if (two_bytes) put(3, _mm512_srli_epi32(other, 8));
-  }
+  two_bytes || levels.parity ? encode_log<true>(args, sizes, x, divisor, planes, two_bytes)
+                             : encode_log<false>(args, sizes, x, divisor, planes, two_bytes);
   return 1;
 }
 

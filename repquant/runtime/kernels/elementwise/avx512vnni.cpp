@@ -11,7 +11,18 @@ namespace {
 REPQUANT_AVX512VNNI void quantize_log_wide(const QuantizeLogArgs& args) noexcept {
   const LogCoder coder(args.thresholds, args.levels);
   const __m512 shift = _mm512_set1_ps(args.shift);
-  for (int64_t i = 0; i < args.count; i += 16) {
+  int64_t i = 0;
+  for (; i + 64 <= args.count; i += 64) {
+    __m512i codes[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v)
+      codes[v] = coder(_mm512_add_ps(_mm512_loadu_ps(args.x + i + 16 * v), shift));
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(args.codes + i + 16 * v),
+                       _mm512_cvtepi32_epi8(codes[v]));
+  }
+  for (; i < args.count; i += 16) {
     const __mmask16 live = float512::first_lanes(args.count - i);
     const __m512 x = _mm512_add_ps(_mm512_maskz_loadu_ps(live, args.x + i), shift);
     _mm512_mask_cvtepi32_storeu_epi8(args.codes + i, live, coder(x));
