@@ -130,9 +130,11 @@ def check_paired(args, assets):
     for seed in (0, 1, 2):
         result[f"repquant - repq_vit, w4a4, seed {seed}"] = run(eval_command(
             args, made("w4a4", "repquant", seed), made("w4a4", "repq_vit", seed), assets))
-    rounded = made("w8a8", "round_to_nearest", 0)
-    for method in ("repq_vit", "repquant"):
-        result[f"{method} - round_to_nearest, w8a8"] = run(eval_command(args, made("w8a8", method, 0), rounded, assets))
+    for seed in (0, 1, 2):
+        rounded = made("w8a8", "round_to_nearest", seed)
+        for method in ("repq_vit", "repquant"):
+            result[f"{method} - round_to_nearest, w8a8, seed {seed}"] = run(eval_command(
+                args, made("w8a8", method, seed), rounded, assets))
     return result
 
 
