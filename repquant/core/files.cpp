@@ -169,17 +169,25 @@ void AtomicFile::write(std::string_view text) {
   write(std::as_bytes(std::span(text.data(), text.size())));
 }
 
-void AtomicFile::commit() {
+void AtomicFile::sync() {
   REPQUANT_CHECK(fd_ >= 0);
   if (::fsync(fd_) != 0) fail("write", path_, errno, ErrorCode::kInvalidArgument);
   const int closed = ::close(std::exchange(fd_, -1));
   if (closed != 0) fail("write", path_, errno, ErrorCode::kInvalidArgument);
-  if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    fail("write", path_, errno, ErrorCode::kInvalidArgument);
-  }
+}
+
+void AtomicFile::commit() {
+  REPQUANT_CHECK(!temporary_.empty());
+  if (fd_ >= 0) sync();
+  rename_file(temporary_, path_);
   temporary_.clear();
+}
+
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+  if (::rename(from.c_str(), to.c_str()) != 0)
+    fail("write", to, errno, ErrorCode::kInvalidArgument);
   // The rename itself must survive a power cut. Some file systems refuse to sync a folder: no loss.
-  const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : ".";
+  const std::filesystem::path parent = to.has_parent_path() ? to.parent_path() : ".";
   const Descriptor folder(::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (folder.get() >= 0) (void)::fsync(folder.get());
 }

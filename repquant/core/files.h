@@ -39,7 +39,8 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
-  void commit();
+  void sync();    // complete on disk, under the temporary name
+  void commit();  // sync(), then the name
   const std::filesystem::path& temporary() const {
     return temporary_;
   }  // to read back before commit
@@ -49,6 +50,8 @@ class AtomicFile {
   int fd_ = -1;
 };
 
+// Within one folder; replaces `to` and survives a power cut.
+void rename_file(const std::filesystem::path& from, const std::filesystem::path& to);
 void write_file_atomically(const std::filesystem::path& path, std::string_view text);
 
 class Sha256 {  // incremental

@@ -52,7 +52,12 @@ void unpack_row(const uint8_t* in, int64_t k, const std::string& layout, int8_t*
   if (layout == "canon8") {
     std::memcpy(codes, in, static_cast<size_t>(k));
   } else if (layout == "canon4") {
-    for (int64_t i = 0; i < k; ++i) codes[i] = sign_extend(get_bits(in, i, 4), 4);
+    const int64_t pairs = k / 2;
+    for (int64_t i = 0; i < pairs; ++i) {
+      codes[2 * i] = sign_extend(in[i] & 15, 4);
+      codes[2 * i + 1] = sign_extend(static_cast<uint8_t>(in[i] >> 4), 4);
+    }
+    if (k % 2 != 0) codes[k - 1] = sign_extend(in[pairs] & 15, 4);
   } else if (layout == "canon2") {
     for (int64_t i = 0; i < k; ++i) codes[i] = sign_extend(get_bits(in, i, 2), 2);
   } else {
@@ -114,7 +119,7 @@ Tensor pack_weights(std::span<const int8_t> codes, int64_t n, int64_t k, int bit
   return packed;
 }
 
-std::vector<int8_t> unpack_weights(const PlanTensor& tensor) {
+void check_weights(const PlanTensor& tensor) {
   const auto refuse = [&](const std::string& expected) {
     throw Error(
         ErrorCode::kCorruptFile,
@@ -129,20 +134,28 @@ std::vector<int8_t> unpack_weights(const PlanTensor& tensor) {
     refuse("a logical shape [N, K]");
   }
   const int64_t n = tensor.logical_shape[0], k = tensor.logical_shape[1];
-  const int64_t count = element_count(tensor.logical_shape);
+  (void)element_count(tensor.logical_shape);
   if (k > (int64_t{1} << 40)) refuse("fewer columns");
   const int64_t row_bytes = row_bytes_of(k, tensor.layout);
   if (tensor.data.dtype() != DType::kU8 || tensor.data.shape() != Shape{n, row_bytes}) {
     refuse(fmt::format("U8 [{}, {}]", n, row_bytes));
   }
-  std::vector<int8_t> codes(static_cast<size_t>(count));
+  if (tensor.bits <= 4 || tensor.bits == 8) return;  // every pattern of bits is a code
+  const int limit = 1 << (tensor.bits - 1);
+  for (const uint8_t byte : tensor.data.as<uint8_t>()) {
+    const auto code = static_cast<int8_t>(byte);
+    if (code < -limit || code >= limit) refuse(fmt::format("codes of {} bits", tensor.bits));
+  }
+}
+
+std::vector<int8_t> unpack_weights(const PlanTensor& tensor) {
+  check_weights(tensor);
+  const int64_t n = tensor.logical_shape[0], k = tensor.logical_shape[1];
+  const int64_t row_bytes = row_bytes_of(k, tensor.layout);
+  std::vector<int8_t> codes(static_cast<size_t>(n * k));
   const uint8_t* in = tensor.data.as<uint8_t>().data();
   for (int64_t row = 0; row < n; ++row) {
     unpack_row(in + row * row_bytes, k, tensor.layout, codes.data() + row * k);
-  }
-  const int limit = 1 << (tensor.bits - 1);
-  for (const int8_t code : codes) {
-    if (code < -limit || code >= limit) refuse(fmt::format("codes of {} bits", tensor.bits));
   }
   return codes;
 }

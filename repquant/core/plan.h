@@ -1,12 +1,12 @@
 #pragma once
-// The step list: what an artifact says is computed. Lowering writes it, the simulator and the runtime
-// each execute it, and share nothing else but core/format. Arithmetic: the laws named per step are
-// the scalar functions of core/format; the numbers they need lie in named tensors of the artifact
-// (f32/i32), never in decimal text.
+// The step list: what an artifact says is computed. Lowering writes it, the simulator and the
+// runtime each execute it, and share nothing else but core/format. Arithmetic: the laws named per
+// step are the scalar functions of core/format; the numbers they need lie in named tensors of the
+// artifact (f32/i32), never in decimal text.
 //
-// Batch: every buffer has an item shape (one image); a run with batch N computes each item alone, so
-// the buffer holds [N, item shape...]. The last item dimension is the row length ("channels"), the
-// product of the others the rows of an item.
+// Batch: every buffer has an item shape (one image); a run with batch N computes each item alone,
+// so the buffer holds [N, item shape...]. The last item dimension is the row length ("channels"),
+// the product of the others the rows of an item.
 //
 // `tensors` maps a role to the name of an artifact tensor, always "<step>.<role>".
 //
@@ -19,26 +19,30 @@
 // table           u8 -> u8                lut u8[256]; q = lut[a]
 // dequantize      u8 -> f32               s f32[1]; zero; x = s * float(q - zero)
 // linear          u8 codes [.., K] (, f32 residual [.., N]) -> u8 or f32 [.., N]
-//                 w (codes [N][K], signed, packed canon8/4/3/2, see PlanTensor), c i32[N], zw i32[N]
-//                 (absent: all zero); ints: za (zero point of the input codes; also inside c);
-//                 t = sum_k a*w + c[n] - zw[n]*sum_k(a - za)              int32, exact
-//                 codes out: m f32[N]; ints zero, lo, hi
+//                 w (codes [N][K], signed, packed canon8/4/3/2, see PlanTensor), c i32[N], zw
+//                 i32[N] (absent: all zero); ints: za (zero point of the input codes; also inside
+//                 c); t = sum_k a*w + c[n] - zw[n]*sum_k(a - za)              int32, exact codes
+//                 out: m f32[N]; ints zero, lo, hi
 //                   q = rne(clampf(float(t)*m[n], lo-zero, hi-zero)) + zero
 //                 f32 out: s f32[N], b f32[N]; y = fmaf(float(t), s[n], b[n]);
 //                   with a second input: y = residual + that, one f32 add
 // attention       q, k, v u8 codes, each [T, heads*d] -> u8 or f32 [T, heads*d]
 //                 ints heads, zq, zk, zv; m f32[1 or heads] = sq*sk*scale;
-//                 S = sum_d (q-zq)(k-zk); x = float(S)*m; e = exp(x - max); sum in 16 virtual lanes;
-//                 strings codes: "log": p = e/sum, q = #{i : p < thr[i]}, thr f32[K];
-//                                "uniform": q of p by `quantize` (pinv f32[1]; plo = 0, phi), level q;
-//                                "row": q = rne(255*e)   (level q, divisor = sum of the row's codes)
+//                 S = sum_d (q-zq)(k-zk); x = float(S)*m; e = exp(x - max); sum in 16 virtual
+//                 lanes; strings codes: "log": p = e/sum, q = #{i : p < thr[i]}, thr f32[K];
+//                                "uniform": q of p by `quantize` (pinv f32[1]; plo = 0, phi), level
+//                                q; "row": q = rne(255*e)   (level q, divisor = sum of the row's
+//                                codes)
 //                 strings pv: "table": level = lut u8[K+1] (lut[K] = 0);
-//                             "table2": level = lut u16[K+1]; "parity": see log.h; "row"/"plain": the code
+//                             "table2": level = lut u16[K+1]; "parity": see log.h; "row"/"plain":
+//                             the code
 //                 acc = sum_k level*(v - zv)  exact (int64 where int32 could overflow)
-//                 out: u = float(acc)*mo[h], mo f32[1 or heads]  ("row": u = (float(acc)/float(total))*mo)
-//                 codes out: q = rne(clampf(u, lo-zero, hi-zero)) + zero; f32 out: u
+//                 out: u = float(acc)*mo[h], mo f32[1 or heads]  ("row": u =
+//                 (float(acc)/float(total))*mo) codes out: q = rne(clampf(u, lo-zero, hi-zero)) +
+//                 zero; f32 out: u
 // layer_norm      f32 [.., C] -> u8 or f32; g f32[C], beta f32[C], eps f32[1]; codes: zero, lo, hi
-//                 v = ((x-mean)*rstd)*g + beta, separate roundings; q = rne(clampf(v, lo-zero, hi-zero))+zero
+//                 v = ((x-mean)*rstd)*g + beta, separate roundings; q = rne(clampf(v, lo-zero,
+//                 hi-zero))+zero
 // rms_norm        same without the mean; beta may be absent
 // activation      f32 -> f32; string kind: gelu_erf | gelu_tanh | silu | relu | sigmoid | tanh
 // add             f32, f32 (same item shape) -> f32; or one input and tensor const f32 (item shape,
@@ -63,16 +67,16 @@ namespace repquant {
 
 struct Buffer {
   std::string name;
-  DType dtype = DType::kF32;   // kU8 codes, kF32
-  Shape item_shape;            // without the batch
-  int bits = 32;               // codes: how many bits are used
+  DType dtype = DType::kF32;  // kU8 codes, kF32
+  Shape item_shape;           // without the batch
+  int bits = 32;              // codes: how many bits are used
   bool operator==(const Buffer&) const = default;
 };
 
 struct Step {
   std::string op, name;
-  std::vector<int> in, out;    // indices of Plan::buffers
-  std::map<std::string, std::string> tensors;          // role -> artifact tensor
+  std::vector<int> in, out;                    // indices of Plan::buffers
+  std::map<std::string, std::string> tensors;  // role -> artifact tensor
   std::map<std::string, int64_t> ints;
   std::map<std::string, std::string> strings;
   std::map<std::string, std::vector<int64_t>> lists;
@@ -81,8 +85,8 @@ struct Step {
 
 // One tensor of the artifact. Packed weights: data is U8 [N][row bytes], logical shape [N, K], rows
 // padded to a byte. canon8: one s8 a byte; canon4: even k in the low nibble, two's complement;
-// canon2: k in bits 2(k mod 4).. ; canon3: per row a canon2 plane of the low two bits, then a plane of
-// the high bit (k in bit k mod 8), two's complement of 3 bits. 5, 6, 7 bits are canon8.
+// canon2: k in bits 2(k mod 4).. ; canon3: per row a canon2 plane of the low two bits, then a plane
+// of the high bit (k in bit k mod 8), two's complement of 3 bits. 5, 6, 7 bits are canon8.
 struct PlanTensor {
   std::string name;
   Tensor data;
@@ -93,28 +97,31 @@ struct PlanTensor {
 };
 
 struct Plan {
-  nlohmann::json model;          // preprocessing, class names, family, input and output names
-  nlohmann::json quality;        // per-step SQNR, task metrics; may be empty
-  nlohmann::json provenance;     // tool version, effective recipe, source digests, calibration fingerprint
+  nlohmann::json model;    // preprocessing, class names, family, input and output names
+  nlohmann::json quality;  // per-step SQNR, task metrics; may be empty
+  nlohmann::json
+      provenance;  // tool version, effective recipe, source digests, calibration fingerprint
   std::vector<Buffer> buffers;
-  std::vector<int> inputs, outputs;                    // buffer indices, f32
-  std::vector<Step> steps;                             // in execution order
-  std::map<std::string, PlanTensor> tensors;           // by name
+  std::vector<int> inputs, outputs;           // buffer indices, f32
+  std::vector<Step> steps;                    // in execution order
+  std::map<std::string, PlanTensor> tensors;  // by name
 
   const Tensor& tensor(const Step& step, const std::string& role) const;  // throws kCorruptFile
   const Tensor* find_tensor(const Step& step, const std::string& role) const;  // nullptr if absent
-  int64_t integer(const Step& step, const std::string& key) const;        // throws kCorruptFile
+  int64_t integer(const Step& step, const std::string& key) const;  // throws kCorruptFile
 };
 
 // Codes [N][K] to and from the packed layouts; values are checked to fit `bits` (two's complement).
 Tensor pack_weights(std::span<const int8_t> codes, int64_t n, int64_t k, int bits);
-std::string layout_for(int bits);                      // canon2, canon3, canon4 or canon8
+std::string layout_for(int bits);              // canon2, canon3, canon4 or canon8
+void check_weights(const PlanTensor& tensor);  // shape, layout, range; throws kCorruptFile
 std::vector<int8_t> unpack_weights(const PlanTensor& tensor);  // [N*K]
 
-// Checks what opening an artifact must check, independent of any executor: ops known, every operand's
-// shape and dtype, scale lengths, finite positive multipliers in [2^-100, 2^100], thresholds
-// descending, accumulator bounds, buffers written before read, one writer each. Throws kCorruptFile
-// naming the step, what was expected and what was found; kUnsupported for an unknown op.
+// Checks what opening an artifact must check, independent of any executor: ops known, every
+// operand's shape and dtype, scale lengths, finite positive multipliers in [2^-100, 2^100],
+// thresholds descending, accumulator bounds, buffers written before read, one writer each. Throws
+// kCorruptFile naming the step, what was expected and what was found; kUnsupported for an unknown
+// op.
 void verify_plan(const Plan& plan);
 
 }  // namespace repquant

@@ -28,7 +28,9 @@ std::string dump(const json& value, const char* what) {
 }
 
 json buffer_to_json(const Buffer& buffer) {
-  return {{"name", buffer.name}, {"dtype", name_of(buffer.dtype)}, {"shape", buffer.item_shape},
+  return {{"name", buffer.name},
+          {"dtype", name_of(buffer.dtype)},
+          {"shape", buffer.item_shape},
           {"bits", buffer.bits}};
 }
 

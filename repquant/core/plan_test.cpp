@@ -104,7 +104,9 @@ TEST(Plan, AccessorsNameWhatIsMissing) {
 }
 
 // ---- verification -------------------------------------------------------------------------------
-TEST(PlanVerify, TheExamplePasses) { EXPECT_EQ(refusal([](Plan&) {}), ""); }
+TEST(PlanVerify, TheExamplePasses) {
+  EXPECT_EQ(refusal([](Plan&) {}), "");
+}
 
 TEST(PlanVerify, UnknownOpIsUnsupportedByName) {
   const std::string message =
@@ -175,9 +177,12 @@ TEST(PlanVerify, Multipliers) {
   const float nan = std::nanf(""), inf = std::numeric_limits<float>::infinity();
   std::vector<Case> cases;
   for (const float bad : {0.0f, -1.0f, nan, inf, 0x1p-101f, 0x1p101f}) {
-    for (const auto& [step, tensor] : {std::pair{"quantize", "quantize.inv"}, {"qkv", "qkv.m"},
-                                      {"projection", "projection.s"}, {"attention", "attention.m"},
-                                      {"attention", "attention.mo"}, {"echo", "echo.s"}}) {
+    for (const auto& [step, tensor] : {std::pair{"quantize", "quantize.inv"},
+                                       {"qkv", "qkv.m"},
+                                       {"projection", "projection.s"},
+                                       {"attention", "attention.m"},
+                                       {"attention", "attention.mo"},
+                                       {"echo", "echo.s"}}) {
       cases.push_back(
           {step, [=, name = std::string(tensor)](Plan& p, Step&) { set(p, name, 0, bad); }});
     }
@@ -213,7 +218,10 @@ TEST(PlanVerify, Thresholds) {
       {"attention", [](Plan& p, Step&) { set(p, "attention.thr", 0, std::nanf("")); }},
       {"attention", [](Plan& p, Step&) { set<uint8_t>(p, "attention.lut", 15, 1); }},
       {"attention", [](Plan& p, Step&) { replace<float>(p, "attention.thr", {0}, {}); }},
-      {"attention", [](Plan& p, Step&) { replace<float>(p, "attention.thr", {2}, {0.5f, 0.25f}); }},
+      {"attention",
+       [](Plan& p, Step&) {
+         replace<float>(p, "attention.thr", {2}, {0.5f, 0.25f});
+       }},
       {"log", [](Plan& p, Step&) { set(p, "log.thr", 4, 20.0f); }},
       {"log", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 3; }},
       {"levels", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 4; }},
@@ -238,7 +246,10 @@ TEST(PlanVerify, CodeRanges) {
 
 TEST(PlanVerify, Operands) {
   expect_refusals({
-      {"qkv", [](Plan& p, Step&) { p.tensors.at("qkv.w").logical_shape = {23, 8}; }},
+      {"qkv",
+       [](Plan& p, Step&) {
+         p.tensors.at("qkv.w").logical_shape = {23, 8};
+       }},
       {"qkv", [](Plan& p, Step&) { p.tensors.at("qkv.w").layout = "plain"; }},
       {"qkv", [](Plan& p, Step&) { p.tensors.at("qkv.c").layout = "canon8"; }},
       {"qkv", [](Plan&, Step& s) { s.tensors.erase("w"); }},
@@ -260,29 +271,62 @@ TEST(PlanVerify, Operands) {
       {"attention", [](Plan&, Step& s) { s.strings["codes"] = "linear"; }},
       {"attention", [](Plan&, Step& s) { s.strings["pv"] = "plain"; }},
       {"attention",
-       [](Plan& p, Step&) { replace<float>(p, "attention.m", {3}, {1.0f, 1.0f, 1.0f}); }},
+       [](Plan& p, Step&) {
+         replace<float>(p, "attention.m", {3}, {1.0f, 1.0f, 1.0f});
+       }},
       {"norm", [](Plan& p, Step&) { set(p, "norm.eps", 0, 0.0f); }},
       {"norm", [](Plan&, Step& s) { s.tensors.erase("beta"); }},
       {"gelu", [](Plan&, Step& s) { s.strings["kind"] = "mish"; }},
       {"gelu",
-       [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].item_shape = {16, 5}; }},
+       [](Plan& p, Step& s) {
+         p.buffers[static_cast<size_t>(s.out[0])].item_shape = {16, 5};
+       }},
       {"position",
        [](Plan& p, Step&) { replace<float>(p, "position.const", {5}, std::vector<float>(5)); }},
       {"scale", [](Plan& p, Step& s) { s.in.push_back(p.inputs[0]); }},
       {"class",
-       [](Plan& p, Step&) { replace<float>(p, "class.const", {2, 8}, std::vector<float>(16)); }},
+       [](Plan& p, Step&) {
+         replace<float>(p, "class.const", {2, 8}, std::vector<float>(16));
+       }},
       {"class",
        [](Plan& p, Step&) { replace<float>(p, "class.const", {8}, std::vector<float>(8)); }},
-      {"slice0", [](Plan&, Step& s) { s.lists["range"] = {2, 0, 8, 1}; }},
-      {"slice0", [](Plan&, Step& s) { s.lists["range"] = {1, 20, 28, 1}; }},
-      {"slice0", [](Plan&, Step& s) { s.lists["range"] = {1, -8, 0, 1}; }},
-      {"slice0", [](Plan&, Step& s) { s.lists["range"] = {1, 0, 8, 0}; }},
-      {"slice0", [](Plan&, Step& s) { s.lists["range"] = {1, 0, 8}; }},
+      {"slice0",
+       [](Plan&, Step& s) {
+         s.lists["range"] = {2, 0, 8, 1};
+       }},
+      {"slice0",
+       [](Plan&, Step& s) {
+         s.lists["range"] = {1, 20, 28, 1};
+       }},
+      {"slice0",
+       [](Plan&, Step& s) {
+         s.lists["range"] = {1, -8, 0, 1};
+       }},
+      {"slice0",
+       [](Plan&, Step& s) {
+         s.lists["range"] = {1, 0, 8, 0};
+       }},
+      {"slice0",
+       [](Plan&, Step& s) {
+         s.lists["range"] = {1, 0, 8};
+       }},
       {"slice0", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].bits = 7; }},
-      {"transpose", [](Plan&, Step& s) { s.lists["perm"] = {1, 1}; }},
-      {"transpose", [](Plan&, Step& s) { s.lists["perm"] = {1, 2}; }},
-      {"transpose", [](Plan&, Step& s) { s.lists["dims"] = {8, 5}; }},
-      {"transpose", [](Plan&, Step& s) { s.lists["dims"] = {-8, -4}; }},
+      {"transpose",
+       [](Plan&, Step& s) {
+         s.lists["perm"] = {1, 1};
+       }},
+      {"transpose",
+       [](Plan&, Step& s) {
+         s.lists["perm"] = {1, 2};
+       }},
+      {"transpose",
+       [](Plan&, Step& s) {
+         s.lists["dims"] = {8, 5};
+       }},
+      {"transpose",
+       [](Plan&, Step& s) {
+         s.lists["dims"] = {-8, -4};
+       }},
       {"transpose", [](Plan&, Step& s) { s.lists.erase("dims"); }},
       {"pool", [](Plan& p, Step& s) { p.buffers[static_cast<size_t>(s.out[0])].item_shape = {5}; }},
   });
@@ -332,9 +376,11 @@ TEST(PlanVerify, OtherSoftmaxKinds) {
         "attention.pinv", Tensor::of<float>({1}, {15.0f}), "plain", 0, {}, "pinv"};
   };
   EXPECT_EQ(attention("uniform", "plain", uniform), "");
-  EXPECT_EQ(attention("log", "table2", [](Plan& p, Step&) {
-              replace<uint16_t>(p, "attention.lut", {16}, std::vector<uint16_t>(16, 0));
-            }), "");
+  EXPECT_EQ(attention("log", "table2",
+                      [](Plan& p, Step&) {
+                        replace<uint16_t>(p, "attention.lut", {16}, std::vector<uint16_t>(16, 0));
+                      }),
+            "");
 }
 
 }  // namespace

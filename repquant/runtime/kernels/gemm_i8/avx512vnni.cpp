@@ -37,7 +37,9 @@ void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
     const int64_t live = std::min(width, shape.n - first);
     for (int64_t n = 0; n < live; ++n) {
       const int8_t* row = codes + (first + n) * shape.k;
-      for (int64_t k = 0; k < shape.k; ++k) panel[(k / 4 * width + n) * 4 + k % 4] = row[k];
+      int64_t k = 0;
+      for (; k + 4 <= shape.k; k += 4) std::memcpy(panel + (k / 4 * width + n) * 4, row + k, 4);
+      std::memcpy(panel + (k / 4 * width + n) * 4, row + k, static_cast<size_t>(shape.k - k));
     }
   }
 }
