@@ -2,6 +2,7 @@
 #   make build     build/release/bin/repquant and repquant-run
 #   make test      builds, then runs every test
 #   make demo      quantizes a vision transformer and shows what it costs; MODEL= DATA= LABELS= take yours
+#   make bench     speed of the demo model against onnxruntime; bench/run.py measures the real ones
 #   make docs      rewrites the option tables of docs/methods from the built program
 #   make fuzz      60 s of each fuzz target; FUZZ_SECONDS= changes that
 #   make install   PREFIX=/usr/local
@@ -10,7 +11,7 @@ export REPQUANT_ASSETS := $(abspath $(if $(REPQUANT_ASSETS),$(REPQUANT_ASSETS),.
 PREFIX ?= /usr/local
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
-.PHONY: build test demo docs fuzz install clean bootstrap
+.PHONY: build test demo bench docs fuzz install clean bootstrap
 .DEFAULT_GOAL := build
 
 bootstrap:
@@ -25,6 +26,9 @@ test: build
 
 demo: build
 	@MODEL="$(MODEL)" DATA="$(DATA)" LABELS="$(LABELS)" PREPROCESS="$(PREPROCESS)" DEMO="$(DEMO)" python3 tools/demo.py
+
+bench: build
+	@python3 bench/run.py --short
 
 docs: build
 	@python3 tools/method_tables.py --write build/release/bin/repquant

@@ -12,8 +12,9 @@ namespace {
 
 using namespace testing;
 
-const std::vector<std::string> kVerbs{"quantize", "eval",   "verify",  "run",   "inspect",
-                                      "compare",  "report", "methods", "doctor"};
+const std::vector<std::string> kVerbs{"quantize", "eval",    "verify",  "run",
+                                      "bench",    "inspect", "compare", "report",
+                                      "methods",  "kernels", "doctor"};
 
 std::string page() { return read_text(fs::path(REPQUANT_SOURCE) / "docs" / "cli.md"); }
 

@@ -14,18 +14,20 @@ namespace {
 using namespace testing;
 
 const std::string kRun = REPQUANT_RUN;
+constexpr const char* kVerbs[] = {"eval",    "verify", "run",     "bench", "inspect",
+                                  "compare", "report", "kernels", "doctor"};
 
 TEST(Program, ListsItsVerbs) {
   const Ended ended = run({kRun});
   EXPECT_EQ(ended.exit, 0);
-  for (const char* verb : {"eval", "verify", "run", "inspect", "compare", "report", "doctor"}) {
+  for (const char* verb : kVerbs) {
     EXPECT_NE(ended.out.find(std::string("  ") + verb), std::string::npos) << verb;
   }
   EXPECT_EQ(ended.out.find("quantize"), std::string::npos);
 }
 
 TEST(Program, HelpFitsOneScreen) {
-  for (const char* verb : {"eval", "verify", "run", "inspect", "compare", "report", "doctor"}) {
+  for (const char* verb : kVerbs) {
     const Ended ended = run({kRun, verb, "--help"});
     EXPECT_EQ(ended.exit, 0);
     EXPECT_LE(std::count(ended.out.begin(), ended.out.end(), '\n'), 40) << ended.out;

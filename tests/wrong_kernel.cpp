@@ -1,6 +1,7 @@
 // A runtime with one wrong constant, for tests of `verify`: linked over the real one by
 // --wrap (cli/CMakeLists.txt). REPQUANT_WRONG_CONSTANT names the artifact tensor whose first
 // element is one off in the kernel that reads it; without it everything is as it should be.
+// REPQUANT_RIGHT_ISA names an instruction set whose rows stay right.
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
@@ -34,7 +35,9 @@ std::unique_ptr<StepKernel> wrapped(const Plan& plan, const Step& step,
                                     Isa isa) __asm__("__wrap_" REPQUANT_WRAPPED);
 std::unique_ptr<StepKernel> wrapped(const Plan& plan, const Step& step, Isa isa) {
   const char* wanted = std::getenv("REPQUANT_WRONG_CONSTANT");
-  if (wanted == nullptr || !reads(step, wanted)) return real(plan, step, isa);
+  const char* right = std::getenv("REPQUANT_RIGHT_ISA");
+  const bool spared = right != nullptr && isa_name(isa) == right;
+  if (wanted == nullptr || spared || !reads(step, wanted)) return real(plan, step, isa);
   static std::vector<std::unique_ptr<Plan>> kept;  // kernels point into their plan
   Plan& wrong = *kept.emplace_back(std::make_unique<Plan>(plan));
   change_first(wrong.tensors.at(wanted).data);

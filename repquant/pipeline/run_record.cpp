@@ -33,6 +33,12 @@ json softmax_histograms(const Calibrated& run, const Plan& plan) {
   return counter.histograms();
 }
 
+// Where `bench` finds it again. JSON is UTF-8; a name that is not is changed and not found.
+json path_text(const std::filesystem::path& path) {
+  const json text = std::filesystem::absolute(path).string();
+  return json::parse(text.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
 void add_bits(json& row, const QuantPlan& plan, const char* key, const Site& site) {
   if (const Assignment* found = plan.find(site)) row[key] = found->params.spec.bits;
 }
@@ -84,6 +90,7 @@ json run_record(const QuantizeJob& job, const Calibrated& run, const Plan& plan,
           {"version", kVersion},
           {"model",
            {{"file", job.model.filename().string()},
+            {"path", path_text(job.model)},
             {"weights_sha256", run.fingerprint["model"]},
             {"bytes", outcome.model_bytes}}},
           {"artifact",
@@ -95,6 +102,12 @@ json run_record(const QuantizeJob& job, const Calibrated& run, const Plan& plan,
           {"calibration",
            {{"count", run.indices.size()},
             {"seed", job.recipe.seed},
+            {"indices", run.indices},
+            {"data",
+             {{"path", path_text(job.data)},
+              {"array", job.data_options.array},
+              {"begin", job.data_options.begin},
+              {"end", job.data_options.end}}},
             {"sha256", run.fingerprint["calibration"]}}},
           {"preprocess", to_json(run.preprocess)},
           {"machine", {{"cpu", cpu_name()}}},

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Speed of real models against onnxruntime, by `repquant bench`: scenarios into docs/numbers/bench.json and docs/bench.md.
+
+    bench/run.py [--build build/release] [--rounds 21] [--threads 1] [--only REGEX] [--dry-run] [--page]
+    bench/run.py --short      the demo model, few rounds, nothing written: what `make bench` runs
+
+Artifacts are made by the program's own `quantize` and kept under ${XDG_CACHE_HOME:-~/.cache}/repquant/bench/artifacts.
+Assets: REPQUANT_ASSETS (default ../shared/assets beside the checkout). A scenario measured again replaces its row, with its
+machine; --page writes the page from the file alone. Other work on the machine spoils the figures.
+"""
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+STORE = ROOT / "docs/numbers/bench.json"
+PAGE = ROOT / "docs/bench.md"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "repquant/bench/artifacts"
+ASSETS = pathlib.Path(os.environ.get("REPQUANT_ASSETS") or ROOT / "../shared/assets")
+
+# name, model and data below ASSETS, recipe; the first artifact of a model is also a contender of the others.
+MODELS = {
+    "deit_tiny": {"title": "DeiT-Tiny", "model": "vision/deit_tiny/deit_tiny.onnx", "data": "vision/imagenet/train[0:200]",
+                  "schemes": ["w8a8", "w4a4"], "options": ["--method", "repquant", "--set", "repquant.tier=fast"]},
+}
+BATCHES = (1, 8)
+
+
+def scenarios():
+    return [{"name": f"{model} {scheme} batch {batch}", "model": model, "scheme": scheme, "batch": batch}
+            for model, setup in MODELS.items() for batch in BATCHES for scheme in setup["schemes"]]
+
+
+def ask(program, *words):
+    """The result of a program run with --json; what it says on the way goes to our standard error."""
+    done = subprocess.run([str(program), *map(str, words), "--json"], stdout=subprocess.PIPE, text=True)
+    if done.returncode != 0:   # what failed stands on standard error already
+        sys.exit(done.returncode)
+    return json.loads(done.stdout)
+
+
+def artifact(program, model, scheme):
+    """Made once a program and recipe."""
+    setup = MODELS[model]
+    words = ["--scheme", scheme, *setup["options"], "--samples", 32]
+    key = hashlib.sha256(json.dumps([[str(w) for w in words], setup["data"]]).encode())
+    key.update(program.resolve().read_bytes())
+    out = CACHE / key.hexdigest()[:16] / f"{model}_{scheme}.rq.safetensors"
+    if not out.is_file():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        ask(program, "quantize", ASSETS / setup["model"], "-o", out, "--data", ASSETS / setup["data"], *words)
+    return out
+
+
+def measure(args, scenario):
+    setup = MODELS[scenario["model"]]
+    against = "onnxruntime"
+    if scenario["scheme"] != setup["schemes"][0]:
+        against += f",artifact:{artifact(args.program, scenario['model'], setup['schemes'][0])}"
+    document = ask(args.program, "bench", artifact(args.program, scenario["model"], scenario["scheme"]), "--against", against,
+                   "--float", ASSETS / setup["model"], "--data", ASSETS / setup["data"], "--batch", scenario["batch"],
+                   "--rounds", args.rounds, "--threads", args.threads)
+    return {"day": time.strftime("%Y-%m-%d"), **without_paths(document["result"], setup["schemes"][0])}
+
+
+def without_paths(result, first):
+    """Names and figures: paths are of this machine, and steps are in `repquant bench --json`."""
+    kept = {key: value for key, value in result.items() if key not in ("artifact", "probes")}
+    rename = {name: f"repquant_{first}" for name in result["contenders"] if name.startswith("artifact:")}
+    for table in ("contenders", "ratios", "ratio_spread"):
+        kept[table] = {rename.get(name, name): value for name, value in result[table].items()}
+    kept["profile"] = {key: value for key, value in result["profile"].items() if key != "steps"}
+    return kept
+
+
+def milliseconds(row):
+    return f"{row['median_ms']:.2f} ({row['p10_ms']:.2f} .. {row['p90_ms']:.2f})"
+
+
+def page(store):
+    lines = ["# Speed", "",
+             "Written by `bench/run.py` from [numbers/bench.json](numbers/bench.json), which has every sample. Milliseconds a call,",
+             "median of the rounds and (10 .. 90 %); ratio: median over the rounds of contender / repquant, measured in",
+             "alternating windows of one run, so 2 means that repquant takes half the time. From float input to float output on",
+             "every side. onnxruntime_int8 is the fastest of four static QDQ models that onnxruntime's own quantizer makes from",
+             "the same images (min-max or percentile ranges, all nodes or linears only). SQNR: of the answers, against float.", ""]
+    if not store:
+        lines.append("Nothing is measured yet.")
+    for name, row in store.items():
+        machine = row["machine"]
+        versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k != "python")
+        lines += [f"## {name}", "",
+                  f"{machine['cpu']}, {machine['isa']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, "
+                  f"{row['rounds']} rounds, {row['day']}, {versions}.", "",
+                  "| contender | ms | ratio | 10 .. 90 % | SQNR dB |", "|---|---:|---:|---:|---:|"]
+        for contender, times in row["contenders"].items():
+            ratio = row["ratios"].get(contender)
+            spread = row["ratio_spread"].get(contender)
+            label = f"{contender} ({times['variant']})" if "variant" in times else contender
+            cells = [label, milliseconds(times), f"{ratio:.2f}" if ratio else "",
+                     f"{spread[0]:.2f} .. {spread[1]:.2f}" if spread else "",
+                     f"{times['sqnr_db']:.1f}" if times.get("sqnr_db") is not None else ""]
+            lines.append(f"| {' | '.join(cells)} |")
+        profile = row["profile"]
+        lines += ["", f"repquant's time: products {profile['gemm_ms']:.2f} ms, attention {profile['attention_ms']:.2f} ms, the rest "
+                  f"{profile['other_ms']:.2f} ms. Register peak {machine['register_peak_gops']:.0f} Gop/s, memory "
+                  f"{machine['read_gb_per_s']:.1f} GB/s, clock {machine['clock_ghz']:.2f} GHz.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def short(args):
+    """The demo model against onnxruntime and our float interpreter; nothing is kept."""
+    python = ROOT / ".venv/bin/python"
+    has = subprocess.run([os.environ.get("REPQUANT_PYTHON") or (python if python.exists() else "python3"), "-c",
+                          "import onnx, onnxruntime"], capture_output=True).returncode == 0
+    if not has:
+        print("bench: onnxruntime is not installed: against float alone", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        model, data = ROOT / "models/demo_vit.onnx", pathlib.Path("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
+        source = ["--data", data] if data.is_file() else []
+        out = pathlib.Path(folder) / "demo.rq.safetensors"
+        scheme = ["--preset", "repquant_w4a4"] if source else ["--method", "round_to_nearest", "--scheme", "w8a8"]
+        ask(args.program, "quantize", model, "-o", out, *source, *scheme, "--samples", 32, "-q")
+        done = subprocess.run([str(args.program), "bench", str(out), "--against", "onnxruntime,float" if has else "float",
+                               "--rounds", str(args.rounds or 5), "--threads", str(args.threads)])
+    sys.exit(done.returncode)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="scenarios whose name matches")
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of bench.json and bench.md instead of docs")
+    args = parser.parse_args()
+    args.program = args.build / "bin/repquant"
+    if args.short:
+        short(args)
+    args.rounds = args.rounds or 21
+    store_path, page_path = (args.out / "bench.json", args.out / "bench.md") if args.out else (STORE, PAGE)
+    store = json.loads(store_path.read_text()) if store_path.is_file() else {}
+    for scenario in scenarios() if not args.page else []:
+        if not re.search(args.only, scenario["name"]):
+            continue
+        if args.dry_run:
+            print(scenario["name"])
+            continue
+        if not (ASSETS / MODELS[scenario["model"]]["model"]).is_file():
+            print(f"assets missing: {scenario['name']}: {MODELS[scenario['model']]['model']}", file=sys.stderr)
+            continue
+        print(f"bench: {scenario['name']}", file=sys.stderr)
+        store[scenario["name"]] = measure(args, scenario)
+        store_path.parent.mkdir(parents=True, exist_ok=True)
+        store_path.write_text(json.dumps(store, indent=1) + "\n")
+    if not args.dry_run:
+        store_path.parent.mkdir(parents=True, exist_ok=True)
+        store_path.write_text(json.dumps(store, indent=1) + "\n")
+        page_path.write_text(page(store))
+        for name, row in store.items():
+            print(f"{name:<28}" + "  ".join(f"{k} {v:.2f}" for k, v in row["ratios"].items()))
+
+
+if __name__ == "__main__":
+    main()
