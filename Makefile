@@ -1,7 +1,8 @@
 # Thin: each target sets the machine up if it must, then calls a CMake preset.
 #   make build     build/release/bin/repquant and repquant-run
 #   make test      builds, then runs every test
-#   make demo      quantizes a vision transformer and shows what it costs; MODEL= DATA= LABELS= take yours
+#   make demo      quantizes a vision transformer and shows what it costs; DEMO=full scores all 10,000
+#                  images; MODEL= DATA= LABELS= PREPROCESS= take yours
 #   make bench     speed of the demo model against onnxruntime; bench/run.py measures the real ones
 #   make docs      rewrites the option tables of docs/methods from the built program
 #   make fuzz      60 s of each fuzz target; FUZZ_SECONDS= changes that
