@@ -20,10 +20,10 @@ struct ClippingData {
 double consumer_error(const ClippingData& data, const quantize::ChannelBounds& bounds,
                       int64_t begin, int64_t end);
 
-// One-sided and symmetric baselines: every channel clipped at the same percentile on the named
-// sides. Grid: 16 x 16 factors in [0.5, 1] of the half-range per channel, least E[(y - y^)^2]; then
-// a cap mean + K std on the scales, K in {inf, 4, 3, 2, 1.5}, least consumer error. The start is a
-// candidate.
+// Per channel, factors in [0.5, 1] of the half-range with the least E[(y - y^)^2]. Upper: 16 of the
+// upper bound, the lower one stays. Symmetric: 16 common ones of both bounds. Grid: 16 x 16; then a
+// cap mean + K std on the scales, K in {inf, 4, 3, 2, 1.5}, least consumer error. Bounds with more
+// consumer error than the start are not taken.
 enum class ClipMode { kUpper, kSymmetric, kGrid };
 quantize::ChannelBounds clip_grid(const ClippingData& data, const quantize::ChannelBounds& start,
                                   ClipMode mode);

@@ -110,8 +110,9 @@ std::string layer_part(const RunView& view) {
       "float model, everything before it quantized as well; higher is better, 6 dB are one bit.";
   if (before) {
     html +=
-        " Before: the same bits by plain rounding (round to nearest, one min-max range a tensor). "
-        "After: this run. The gap is what the method gained.";
+        " Before: the same bits by plain rounding (round to nearest, one min-max range a tensor, "
+        "taken from the measured samples themselves: its best case, tighter than a calibrated "
+        "range). After: this run. The gap is what the method gained.";
   }
   html += "</p><ul class=\"legend\">";
   if (before) html += "<li><i class=\"k-before\"></i>before: plainly rounded</li>";
