@@ -8,6 +8,7 @@
 #include "repquant/core/artifact.h"
 #include "repquant/core/error.h"
 #include "repquant/core/files.h"
+#include "repquant/core/half.h"
 #include "repquant/data/dataset_internal.h"
 #include "repquant/data/npy.h"
 
@@ -29,14 +30,27 @@ Layout layout_of(const ArraySource& source, const fs::path& path) {
     fail(path, fmt::format("expected an array of at least one item [N, ...], got shape {}",
                            to_string(shape)));
   }
-  if (source.dtype != DType::kU8) return Layout::kValues;
+  switch (source.dtype) {
+    case DType::kF16:
+    case DType::kF32:
+    case DType::kF64:
+    case DType::kI32:
+    case DType::kI64:
+      return Layout::kValues;
+    case DType::kU8:
+      break;
+    default:
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("data: \"{}\": expected float32, float64, float16, uint8 pixels, or "
+                              "int32 or int64 tokens, got {}",
+                              path.string(), numpy_name(source.dtype)),
+                  "save x.astype(numpy.float32)");
+  }
   const auto colours = [](int64_t n) { return n == 1 || n == 3; };
   Layout layout = Layout::kValues;
   if (shape.size() == 3) layout = Layout::kGrey;
-  if (shape.size() == 4 && colours(shape[1]))
-    layout = Layout::kChannelsFirst;
-  else if (shape.size() == 4 && colours(shape[3]))
-    layout = Layout::kChannelsLast;
+  if (shape.size() == 4 && colours(shape[1])) layout = Layout::kChannelsFirst;
+  else if (shape.size() == 4 && colours(shape[3])) layout = Layout::kChannelsLast;
   const bool sides = std::all_of(shape.begin() + 1, shape.end(),
                                  [](int64_t n) { return n >= 1 && n <= kMaxImageSide; });
   if (layout == Layout::kValues || !sides) {
@@ -47,9 +61,16 @@ Layout layout_of(const ArraySource& source, const fs::path& path) {
   return layout;
 }
 
-template <class T>
-bool all_finite(std::span<const T> values) {
+template <class T> bool all_finite(std::span<const T> values) {
   return std::all_of(values.begin(), values.end(), [](T x) { return std::isfinite(x); });
+}
+
+template <class T, class F> Tensor converted(const Tensor& stored, F to_float) {
+  const std::span<const T> from(static_cast<const T*>(stored.data()),
+                                static_cast<size_t>(stored.size()));
+  Tensor floats(DType::kF32, stored.shape());
+  std::transform(from.begin(), from.end(), floats.as<float>().begin(), to_float);
+  return floats;
 }
 
 class ArrayDataset final : public Dataset {
@@ -92,13 +113,9 @@ class ArrayDataset final : public Dataset {
     Tensor tensor(source_.dtype, item_);
     if (!bytes.empty()) std::memcpy(tensor.data(), bytes.data(), bytes.size());
     bool finite = true;
-    if (source_.dtype == DType::kF64) {  // NumPy's default type
-      const std::span<const double> wide = std::as_const(tensor).as<double>();
-      Tensor narrow(DType::kF32, item_);
-      std::transform(wide.begin(), wide.end(), narrow.as<float>().begin(),
-                     [](double x) { return static_cast<float>(x); });
-      tensor = std::move(narrow);
-    }
+    if (source_.dtype == DType::kF64)  // NumPy's default type
+      tensor = converted<double>(tensor, [](double x) { return static_cast<float>(x); });
+    if (source_.dtype == DType::kF16) tensor = converted<uint16_t>(tensor, half_to_float);
     if (tensor.dtype() == DType::kF32) finite = all_finite(std::as_const(tensor).as<float>());
     if (!finite)
       fail(path_, fmt::format("expected finite numbers, item {} holds NaN or infinity", index));
@@ -130,8 +147,7 @@ class ArrayDataset final : public Dataset {
   size_t item_bytes_;
 };
 
-template <class T>
-std::vector<int64_t> as_labels(const Tensor& tensor) {
+template <class T> std::vector<int64_t> as_labels(const Tensor& tensor) {
   std::vector<int64_t> labels;
   for (const T x : tensor.as<T>()) labels.push_back(static_cast<int64_t>(x));
   return labels;
@@ -207,10 +223,8 @@ std::unique_ptr<Dataset> open_arrays(std::map<std::string, Tensor> arrays, const
                      tensor->shape()};
   const int64_t count = tensor->rank() > 0 ? tensor->shape()[0] : 0;
   std::vector<int64_t> labels;
-  if (!options.labels.empty())
-    labels = read_plain_labels(options.labels, count);
-  else if (arrays.contains("labels"))
-    labels = labels_from_array(arrays["labels"], count, path);
+  if (!options.labels.empty()) labels = read_plain_labels(options.labels, count);
+  else if (arrays.contains("labels")) labels = labels_from_array(arrays["labels"], count, path);
   return make_array_dataset(std::move(source), std::move(labels), path, options);
 }
 

@@ -66,6 +66,10 @@ TEST(ImageFolder, LabelsFromFiles) {
   write_text(dir / "set/labels.txt", "a.png 1\nb c.png 1\nd.png 1\n");
   EXPECT_EQ(open_dataset(dir / "set", tiny_options())->label(0), 1);  // found by itself
   EXPECT_EQ(open_dataset(dir / "set", options)->label(0), 3);         // the option wins
+  write_text(dir / "labels",
+             "\xEF\xBB\xBF"
+             "a.png 5\nb c.png 0\nd.png 1\n");
+  EXPECT_EQ(open_dataset(dir / "set", options)->label(0), 5);  // behind a byte order mark
 }
 
 TEST(ImageFolder, WrongLabelFiles) {
@@ -340,9 +344,25 @@ TEST(Arrays, FloatsAreUsedAsTheyAre) {
   const Tensor wide = Tensor::of<double>({1, 2}, std::vector<double>{0.1, 2});
   save(dir / "wide.npy", wide);
   EXPECT_EQ(open_dataset(dir / "wide.npy")->load(0).input.as<float>()[0], 0.1f);
+  Tensor half(DType::kF16, {1, 3});
+  const uint16_t bits[] = {0x3c00, 0xc100, 0x0001};
+  std::memcpy(half.data(), bits, sizeof bits);
+  save(dir / "half.npy", half);
+  const Tensor widened = open_dataset(dir / "half.npy")->load(0).input;
+  EXPECT_EQ(widened.as<float>()[0], 1.0f);
+  EXPECT_EQ(widened.as<float>()[1], -2.5f);
+  EXPECT_EQ(widened.as<float>()[2], 0x1p-24f);
   const Tensor tokens = Tensor::of<int64_t>({1, 2}, std::vector<int64_t>{1, 1ll << 40});
   save(dir / "tokens.npy", tokens);
   EXPECT_EQ(open_dataset(dir / "tokens.npy")->load(0).input.as<int64_t>()[1], 1ll << 40);
+}
+
+TEST(Arrays, OtherTypesAreRefusedByName) {
+  const TempDir dir;
+  save(dir / "x.npy", Tensor::of<int16_t>({2, 1}, std::vector<int16_t>{1, 2}));
+  expect_error(ErrorCode::kUnsupported, "expected float32, float64, float16, uint8 pixels",
+               [&] { open_dataset(dir / "x.npy"); });
+  expect_error(ErrorCode::kUnsupported, "got int16", [&] { open_dataset(dir / "x.npy"); });
 }
 
 TEST(Arrays, NotFiniteIsAnError) {

@@ -12,7 +12,7 @@ namespace {
 constexpr uint64_t kTextLimit = 256ull << 20;
 constexpr int64_t kLabelLimit = 1'000'000'000;
 
-// Without line ends; the last line may lack one.
+// Without line ends and byte order mark; the last line may lack its end.
 std::vector<std::string> read_lines(const std::filesystem::path& path) {
   const std::vector<std::byte> bytes = read_file(path, kTextLimit);
   std::vector<std::string> lines;
@@ -27,6 +27,7 @@ std::vector<std::string> read_lines(const std::filesystem::path& path) {
     }
   }
   if (!line.empty()) lines.push_back(std::move(line));
+  if (!lines.empty() && lines[0].starts_with("\xEF\xBB\xBF")) lines[0].erase(0, 3);
   return lines;
 }
 

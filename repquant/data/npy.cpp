@@ -185,6 +185,14 @@ NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& 
   return header;
 }
 
+std::string numpy_name(DType dtype) {
+  if (dtype == DType::kBool) return "bool";
+  if (dtype == DType::kBF16) return "bfloat16";
+  const std::string_view name = name_of(dtype);  // "F32"
+  const char* kind = name[0] == 'F' ? "float" : name[0] == 'U' ? "uint" : "int";
+  return fmt::format("{}{}", kind, name.substr(1));
+}
+
 Tensor parse_npy(std::span<const std::byte> bytes, const std::string& subject) {
   const NpyHeader header = parse_npy_header(bytes, subject);
   Tensor tensor(header.dtype, header.shape);

@@ -19,6 +19,7 @@ struct NpyHeader {
   size_t data_offset = 0;  // of the first element; shape and dtype fill the rest exactly
 };
 NpyHeader parse_npy_header(std::span<const std::byte> bytes, const std::string& subject);
+std::string numpy_name(DType dtype);  // "float32", "bool"
 Tensor parse_npy(std::span<const std::byte> bytes, const std::string& subject);
 Tensor read_npy(const std::filesystem::path& path);
 // Atomic; format version 1.

@@ -185,21 +185,6 @@ DType graph_type(int onnx_type, const std::string& subject) {
   return form->widened;
 }
 
-float half_to_float(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
-  const uint32_t exponent = (bits >> 10) & 31u;
-  const uint32_t fraction = bits & 0x3ffu;
-  if (exponent == 0) {
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-    return sign ? -magnitude : magnitude;
-  }
-  const uint32_t wide =
-      sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | fraction << 13;
-  float value;
-  std::memcpy(&value, &wide, sizeof value);
-  return value;
-}
-
 float float8_to_float(uint8_t bits, int onnx_type) {
   const bool e4m3 = onnx_type == kFloat8E4M3Fn || onnx_type == kFloat8E4M3Fnuz;
   const bool unsigned_zero = onnx_type == kFloat8E4M3Fnuz || onnx_type == kFloat8E5M2Fnuz;

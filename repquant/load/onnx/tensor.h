@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "repquant/core/files.h"
+#include "repquant/core/half.h"
 #include "repquant/core/tensor.h"
 #include "repquant/load/onnx/messages.h"
 #include "repquant/load/onnx/onnx.h"
@@ -23,9 +24,7 @@ enum OnnxType : int {
 // strings, complex numbers and numbers unknown here.
 DType graph_type(int onnx_type, const std::string& subject);
 
-// 16- and 8-bit floats, exact.
-float half_to_float(uint16_t bits);
-float float8_to_float(uint8_t bits, int onnx_type);
+float float8_to_float(uint8_t bits, int onnx_type);  // exact
 
 class TensorReader {
  public:
