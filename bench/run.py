@@ -76,6 +76,8 @@ def without_paths(result, first):
     rename = {name: f"repquant_{first}" for name in result["contenders"] if name.startswith("artifact:")}
     for table in ("contenders", "ratios", "ratio_spread"):
         kept[table] = {rename.get(name, name): value for name, value in result[table].items()}
+    for times in kept["contenders"].values():
+        times["samples"] = [round(ms, 4) for ms in times["samples"]]
     kept["profile"] = {key: value for key, value in result["profile"].items() if key != "steps"}
     return kept
 
@@ -100,7 +102,7 @@ def page(store):
                   f"{machine['cpu']}, {machine['isa']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, "
                   f"{row['rounds']} rounds, {row['day']}, {versions}.", "",
                   "| contender | ms | ratio | 10 .. 90 % | SQNR dB |", "|---|---:|---:|---:|---:|"]
-        for contender, times in row["contenders"].items():
+        for contender, times in sorted(row["contenders"].items(), key=lambda item: (item[0] != "repquant", item[0])):
             ratio = row["ratios"].get(contender)
             spread = row["ratio_spread"].get(contender)
             label = f"{contender} ({times['variant']})" if "variant" in times else contender

@@ -119,10 +119,11 @@ BenchData make_bench_data(DataRequest& request, const json& record, const Opened
                               of_record ? "the calibration data" : "--data");
   } else {
     if (needed) {
-      context.sink.warning("W010", "data",
-                           "no --data and no run record beside the artifact: int8 models of "
-                           "onnxruntime are calibrated with random numbers",
-                           "their speed is what it is, their accuracy is not; add --data");
+      context.sink.warning(
+          "W010", "data",
+          "no --data, and no run record that names data still there: int8 models of "
+          "onnxruntime are calibrated with random numbers",
+          "their speed is what it is, their accuracy is not; add --data");
     }
     Shape shape{kCalibrationItems};
     shape.insert(shape.end(), model.item.begin(), model.item.end());

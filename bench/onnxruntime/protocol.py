@@ -31,6 +31,7 @@ def need(reply, *modules):
 
 
 def open_session(onnxruntime, model, threads):
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -53,6 +53,17 @@ def digest_of(onnx, model, calibration, settings):
     return sha.hexdigest()
 
 
+def remove_left_overs(cache):
+    """Folders of runs that were killed."""
+    for folder in cache.glob(".making_*"):
+        try:
+            os.kill(int(folder.name.split("_")[1]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError, IndexError):
+            pass   # somebody else's
+
+
 def prepare(model, folder):
     """Shapes inferred and the graph optimised, as onnxruntime's guide asks for before quantization."""
     pre_process = importlib.import_module("onnxruntime.quantization.shape_inference").quant_pre_process
@@ -87,7 +98,8 @@ def make(reply, args, numpy, onnx, onnxruntime):
     paths, made, errors = {}, [], {}
     digests = {v: digest_of(onnx, args.model, args.calibration, {**settings, "method": v[0], "nodes": v[1]}) for v in VARIANTS}
     args.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".making_", dir=args.cache) as temporary:
+    remove_left_overs(args.cache)
+    with tempfile.TemporaryDirectory(prefix=f".making_{os.getpid()}_", dir=args.cache) as temporary:
         folder, prepared = pathlib.Path(temporary), None
         for variant in VARIANTS:
             name, path = "_".join(variant), args.cache / digests[variant] / "model.onnx"
