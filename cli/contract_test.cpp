@@ -124,6 +124,39 @@ TEST(Json, UsageErrorsAreDocumentsToo) {
   EXPECT_EQ(run({kTool, "inspect", "--", "--json"}).out, "");
 }
 
+TEST(Json, TheSubjectOfAnErrorIsTheNameItself) {
+  const auto error = [](const std::vector<std::string>& words) {
+    return run(words).json()["error"];
+  };
+  EXPECT_EQ(error({kTool, "inspect", "/no such: file", "--json"})["subject"], "/no such: file");
+  EXPECT_EQ(error({kTool, "quantise", "--json"})["subject"], "quantise");
+  const Folder folder;
+  write_text(folder.file("a.json"), "[]");
+  const nlohmann::json damaged = error({kTool, "report", folder.file("a.json"), "--json"});
+  EXPECT_EQ(damaged["stage"], "report");
+  EXPECT_EQ(damaged["subject"], folder.file("a.json"));
+}
+
+TEST_F(Contract, ReportsAreOfRunRecords) {
+  const Ended page = run({kTool, "report", reference(), "--format", "html"});
+  const Folder folder;
+  const Ended dash = run({"/bin/sh", "-c",
+                          "cd '" + folder.path().string() + "' && '" + kTool + "' report '" +
+                              reference() + "' --format html -o -"});
+  EXPECT_EQ(dash.exit, kDone) << dash.err;
+  EXPECT_EQ(dash.out, page.out);
+  EXPECT_TRUE(folder.names().empty()) << folder.names()[0];
+  for (const char* text : {"{}", "[]", "{\"name\": \"package\", \"layers\": 3}"}) {
+    write_text(folder.file("any.json"), text);
+    const Ended ended = run({kTool, "report", folder.file("any.json")});
+    EXPECT_EQ(ended.exit, kInput) << text;
+    expect_message(ended, "any.json\": expected a run record, got other JSON");
+  }
+  const Ended format = run({kTool, "report", reference(), "--format", "xml"});
+  EXPECT_EQ(format.exit, kUsage);
+  expect_message(format, "usage: --format: unknown value \"xml\"");
+}
+
 TEST_F(Contract, AMissedGateIsAnErrorWithItsResult) {
   const Ended ended = run(eval(reference(), {"--min", "top1=100.5", "--json"}));
   EXPECT_EQ(ended.exit, kQuality);

@@ -50,13 +50,16 @@ json machine(const Common& common, const ThreadPool* pool) {
           {"threads", pool != nullptr ? pool->size() : common.threads}};
 }
 
-// Of "stage: subject: rest"; of "usage: ..." what stands in quotes.
+// Of "stage: subject: rest": the name in quotes where there is one; of "usage: ..." that alone.
 std::string subject_of(const std::string& message, size_t stage_end) {
   const bool usage = message.compare(0, stage_end, "usage") == 0;
-  const size_t begin = usage ? message.find('"', stage_end) : stage_end + 1;
-  if (begin == std::string::npos) return "";
-  const size_t end = usage ? message.find('"', begin + 1) : message.find(": ", begin + 1);
-  return end == std::string::npos ? "" : message.substr(begin + 1, end - begin - 1);
+  const size_t begin = stage_end + 2, end = message.find(": ", begin);
+  const size_t quote = message.find('"', begin);
+  if (quote < end || usage) {
+    const size_t close = quote == std::string::npos ? quote : message.find('"', quote + 1);
+    return close == std::string::npos ? "" : message.substr(quote + 1, close - quote - 1);
+  }
+  return end == std::string::npos ? "" : message.substr(begin, end - begin);
 }
 
 json error_json(const std::string& code, int exit, const std::string& message,

@@ -45,6 +45,10 @@ TEST(Program, UnknownVerbAndOptionNameTheNearest) {
   EXPECT_EQ(option.exit, kUsage);
   expect_message(option, "nearest: --threads");
   EXPECT_EQ(run({kRun, "eval"}).exit, kUsage);
+  const Ended value = run({kRun, "doctor", "--log-level", "wran"});
+  EXPECT_EQ(value.exit, kUsage);
+  expect_message(value, "usage: --log-level: unknown value \"wran\"; nearest: warn");
+  expect_message(run({kRun, "doctor", "--progress", "rather"}), "expected auto, plain, json");
 }
 
 TEST(Program, OptionsMayStandBeforeTheVerb) {

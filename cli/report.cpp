@@ -2,10 +2,12 @@
 #include <fmt/format.h>
 
 #include "cli/commands.h"
+#include "cli/program.h"
 #include "repquant/core/error.h"
 #include "repquant/core/files.h"
 #include "repquant/core/strict_json.h"
 #include "repquant/report/html.h"
+#include "repquant/report/record.h"
 
 namespace repquant::cli {
 namespace {
@@ -38,9 +40,10 @@ nlohmann::json read_record(const fs::path& path) {
   nlohmann::json record =
       parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()},
                         fmt::format("report: \"{}\"", path.string()));
-  if (record.is_object()) return record;
+  if (report::is_record(record)) return record;
   throw Error(ErrorCode::kCorruptFile,
-              fmt::format("report: \"{}\": not a run record", path.string()));
+              fmt::format("report: \"{}\": expected a run record, got other JSON", path.string()),
+              "`repquant quantize` leaves one beside the artifact, OUT.run.json");
 }
 
 std::string render(const nlohmann::json& record, const std::string& format) {
@@ -54,7 +57,7 @@ Outcome report(const Options& options, const Context&) {
   Outcome outcome;
   outcome.result = {{"record", path.string()}, {"format", options.format}};
   outcome.text = render(record, options.format);
-  if (options.out.empty()) {
+  if (options.out.empty() || options.out == "-") {
     outcome.result["text"] = outcome.text;
     return outcome;
   }
@@ -71,8 +74,8 @@ Run declare_report(CLI::App& app) {
   app.add_option("run", options->run, "Artifact, its .run.json, or the folder that holds it")
       ->required();
   app.add_option("--format", options->format, "md, html or json")
-      ->check(CLI::IsMember({"md", "html", "json"}));
-  app.add_option("-o,--output", options->out, "File; default standard output");
+      ->check(one_of({"md", "html", "json"}));
+  app.add_option("-o,--output", options->out, "File; default standard output, as -");
   return [options](const Context& context) { return report(*options, context); };
 }
 

@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cli/exit_codes.h"
 #include "cli/program.h"
@@ -77,6 +78,17 @@ uint64_t parse_size(const std::string& text) {
                   text));
 }
 
+CLI::Validator one_of(std::vector<std::string> names) {
+  return CLI::Validator(
+      [names = std::move(names)](const std::string& text) -> std::string {
+        if (std::find(names.begin(), names.end(), text) != names.end()) return "";
+        if (const auto near = nearest(text, names); !near.empty())
+          return unknown_name("value", text, names);
+        return fmt::format("unknown value \"{}\"; expected {}", text, fmt::join(names, ", "));
+      },
+      "");
+}
+
 void declare_common(CLI::App& app, Common& common) {
   const std::string group = "Common";
   app.set_help_flag("-h,--help", "Print this and stop")->group(group);
@@ -94,11 +106,11 @@ void declare_common(CLI::App& app, Common& common) {
   app.add_flag("-q,--quiet", common.quiet, "Warnings and errors only")->group(group);
   app.add_flag("-v,--verbose", common.verbose, "Say more")->group(group);
   app.add_option("--log-level", common.log_level, "error, warn, info or debug")
-      ->check(CLI::IsMember({"error", "warn", "info", "debug"}))
+      ->check(one_of({"error", "warn", "info", "debug"}))
       ->group(group);
   app.add_option("--progress", common.progress,
                  "auto, plain or json (a line each, on standard error)")
-      ->check(CLI::IsMember({"auto", "plain", "json"}))
+      ->check(one_of({"auto", "plain", "json"}))
       ->group(group);
   app.add_flag("--no-color", common.no_color, "No colour")->group(group);
 }
@@ -170,9 +182,7 @@ std::string overview(const char* name, const std::vector<Command>& commands) {
 
 std::string version_text(const char* name, const Parts* parts) {
   std::string text = fmt::format("{} {}", name, kVersion);
-#ifdef REPQUANT_COMMIT
-  text += fmt::format(" ({})", REPQUANT_COMMIT);
-#endif
+  if (!commit().empty()) text += fmt::format(" ({})", commit());
   text += parts != nullptr ? fmt::format(", {}", parts->library_versions()) : ", no calibration";
 #if defined(__clang__)
   text += fmt::format(", clang {}", __clang_version__);

@@ -219,6 +219,17 @@ const Number* TableRow::find(const std::string& key) const {
   return found == cells.end() ? nullptr : &found->second;
 }
 
+bool is_record(const json& value) {
+  const json* metrics = member(value, "metrics");
+  if (metrics != nullptr && metrics->is_object()) return true;
+  for (const char* part : {"rows", "layers", "channel_ranges", "weight_histograms",
+                           "softmax_code_histograms", "measurements", "runs"}) {
+    const json* found = member(value, part);
+    if (found != nullptr && found->is_array()) return true;
+  }
+  return false;
+}
+
 RunView view_of(const json& run, const std::string& pointer) {
   RunView view;
   view.title = title_of(run);

@@ -65,6 +65,9 @@ struct RunView {
   std::vector<RunView> runs;
 };
 
+// Has at least one of the parts above that only records have.
+bool is_record(const nlohmann::json& value);
+
 // `pointer`: where `run` lies in the whole record.
 RunView view_of(const nlohmann::json& run, const std::string& pointer = "");
 
