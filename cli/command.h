@@ -69,10 +69,12 @@ struct RecipeRequest {
   int64_t samples = 0, seed = -1;  // 0, -1: not given
 };
 
+struct DataRequest;
 struct SimulateRequest {
   RecipeRequest recipe;
-  std::string data;  // calibration
-  PreprocessRequest* preprocess = nullptr;
+  std::string data;               // calibration
+  DataRequest* scored = nullptr;  // what will be scored: may not overlap it, but when forced
+  bool force_overlap = false;
 };
 
 // What only the full build can do.

@@ -21,6 +21,7 @@ struct Options {
   std::vector<std::string> minimum;
   std::vector<std::string> metrics;
   int64_t batch = 64;
+  bool force_overlap = false;
 };
 
 const std::vector<std::string> kMetrics{"top1", "top5", "agreement", "kl"};
@@ -114,7 +115,8 @@ OpenedModel open(Options& options, const Context& context) {
                 "rebuild with -DREPQUANT_TORCH=ON");
   }
   return context.parts->open_simulated(
-      options.model, {options.simulate, options.calibration, &options.data.preprocess}, context);
+      options.model, {options.simulate, options.calibration, &options.data, options.force_overlap},
+      context);
 }
 
 Outcome evaluate_model(Options& options, const Context& context) {
@@ -161,6 +163,7 @@ Run declare_eval(CLI::App& app) {
   app.add_option("--simulate", options->simulate.recipe,
                  "Score the float model fake-quantized by a recipe or preset");
   app.add_option("--calibration", options->calibration, "Calibration data of --simulate");
+  app.add_flag("--force-overlap", options->force_overlap, "Calibration images may be scored, too");
   app.add_option("--scheme", options->simulate.scheme, "Scheme of --simulate");
   app.add_option("--set", options->simulate.set, "method.option=value of --simulate")
       ->allow_extra_args(false);

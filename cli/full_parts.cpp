@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <torch/version.h>
 
+#include "cli/data_options.h"
 #include "repquant/load/load.h"
 #include "repquant/pipeline/float_model.h"
 #include "repquant/pipeline/passes.h"
@@ -31,6 +32,7 @@ std::vector<int64_t> item_shape(const Graph& graph) {
 void trace(const Graph& graph, const WeightMap& weights, const SiteHook& hook, const Tensor& item,
            const LayerTap& tap) {
   const at::NoGradGuard no_grad;
+  check_item(graph, item);
   const Interpreter interpreter(graph, weights);
   ValueMap values{{graph.inputs.at(0), to_aten(item)}};
   const auto show = [&](const std::string& name, const at::Tensor& value) {
@@ -67,12 +69,20 @@ OpenedModel open_simulated(const fs::path& path, const SimulateRequest& request,
                            const Context& context) {
   RecipeRequest recipe = request.recipe;
   if (recipe.recipe != "-" && !fs::exists(recipe.recipe)) std::swap(recipe.preset, recipe.recipe);
+  if (request.data.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "eval: --simulate: expected calibration data",
+                "pass --calibration with a folder of images or an array");
+  }
   QuantizeJob job;
   job.model = path;
   job.recipe = resolve_recipe(recipe);
   job.data = request.data;
-  job.preprocess = *request.preprocess;
+  job.preprocess = request.scored->preprocess;
   std::shared_ptr<Calibrated> run = prepare(job, {context.sink, context.pool, context.stop});
+  if (!request.scored->data.empty()) {  // before the passes, which take their time
+    (void)open_scored(request.scored->data, request.scored->options, *run, request.force_overlap,
+                      "eval", context.sink);
+  }
   run_passes(run->ws, job.recipe);
   OpenedModel model;
   model.kind = "simulated";

@@ -71,6 +71,70 @@ TEST_F(Quantize, KilledAtTenMomentsTheSameCommandGivesTheSameBytes) {
     EXPECT_EQ(name.find(".tmp"), std::string::npos) << name;
 }
 
+// At each of the three names: a new record or recipe never lies beside an old artifact.
+TEST_F(Quantize, KilledBetweenTheNamesTheSameCommandGoesOn) {
+  for (const char* part : {"", ".run.json", ".recipe.toml"}) {
+    const Folder folder;
+    const std::string out = folder.file("a.rq.safetensors");
+    for (const char* file : {"", ".run.json", ".recipe.toml"}) write_text(out + file, "old");
+    std::vector<std::string> words = command(out, {"--force"});
+    words[0] = REPQUANT_WRONG;
+    words.insert(words.begin(),
+                 {"/usr/bin/env", "REPQUANT_KILL_AT_RENAME=/a.rq.safetensors" + std::string(part)});
+    EXPECT_EQ(run(words).exit, 128 + SIGKILL) << part;
+    const bool replaced = read_text(out) != "old";
+    EXPECT_EQ(replaced, *part != 0);
+    for (const char* file : {".run.json", ".recipe.toml"})
+      EXPECT_TRUE(replaced || read_text(out + file) == "old") << part << file;
+    EXPECT_TRUE(fs::exists(out + ".work/run.json"));
+    // What the killed run wrote is its own; what was there before it is not.
+    const Ended again = run(command(out));
+    EXPECT_EQ(again.exit, replaced ? kDone : kUsage) << again.err;
+    if (!replaced) {
+      EXPECT_EQ(run(command(out, {"--force"})).exit, kDone);
+    }
+    EXPECT_EQ(read_text(out), read_text(reference()));
+    EXPECT_EQ(read_text(out + ".recipe.toml"), read_text(reference() + ".recipe.toml"));
+    EXPECT_EQ(folder.names().size(), 3u);
+  }
+}
+
+TEST_F(Quantize, SavedStateOfAnotherOutputIsNoLeaveToReplace) {
+  const Folder folder;
+  const std::string out = folder.file("a.rq.safetensors"), work = folder.file("w");
+  Process other_run(command(folder.file("b.rq.safetensors"), {"--work-dir", work}));
+  ASSERT_TRUE(other_run.wait_for("block 3/"));
+  other_run.send(SIGKILL);
+  other_run.wait();
+  Process same_run(command(out));
+  ASSERT_TRUE(same_run.wait_for("block 3/"));
+  same_run.send(SIGKILL);
+  same_run.wait();
+  ASSERT_TRUE(fs::exists(work + "/run.json") && fs::exists(out + ".work/run.json"));
+  write_text(out, "finished");
+  for (const auto& more : {std::vector<std::string>{"--work-dir", work}, {}}) {
+    const Ended ended = run(command(out, more));
+    EXPECT_EQ(ended.exit, kUsage);
+    expect_message(ended, "exists already");
+    EXPECT_EQ(read_text(out), "finished");
+  }
+  ASSERT_EQ(run(command(out, {"--force", "--work-dir", work, "--keep"})).exit, kDone);
+  EXPECT_EQ(run(command(out, {"--work-dir", work})).exit, kUsage);
+}
+
+TEST_F(Quantize, OnlyItsOwnTemporaryFilesAreRemoved) {
+  const Folder folder;
+  const std::string out = folder.file("a.rq.safetensors");
+  const std::vector<std::string> users{".notes.tmp", ".1.tmp", ".run.json.tmp", ".run.json.1.b.tmp",
+                                       ".staged.tmp.old"},
+      ours{".staged.tmp", ".staged.tmp.7.0.tmp", ".run.json.7.0.tmp", ".recipe.toml.7.12.tmp"};
+  for (const auto& names : {users, ours})
+    for (const std::string& name : names) write_text(out + name, "x");
+  ASSERT_EQ(run(command(out)).exit, kDone);
+  for (const std::string& name : users) EXPECT_TRUE(fs::exists(out + name)) << name;
+  for (const std::string& name : ours) EXPECT_FALSE(fs::exists(out + name)) << name;
+}
+
 TEST_F(Quantize, CtrlCSavesAndNamesTheWayOn) {
   const Folder folder;
   const std::string out = folder.file("a.rq.safetensors");
@@ -158,6 +222,9 @@ TEST_F(Quantize, PublishedLevelsAreForSimulation) {
   EXPECT_EQ(ended.exit, 0) << ended.err;
   expect_schema(ended, "eval");
   EXPECT_EQ(ended.json()["result"]["kind"], "simulated");
+  const Ended without = run(eval(kModel, {"--simulate", "repq_vit_w4a4"}));
+  EXPECT_EQ(without.exit, kUsage);
+  EXPECT_NE(without.err.find("hint: pass --calibration"), std::string::npos) << without.err;
 }
 
 TEST_F(Quantize, BadData) {
@@ -203,6 +270,19 @@ TEST_F(Quantize, ScoringCalibrationImagesMustBeForced) {
   EXPECT_EQ(forced.exit, 0) << forced.err;
   EXPECT_NE(forced.err.find("also scored"), std::string::npos);
   EXPECT_TRUE(fs::exists(out));
+  // `eval --simulate` calibrates, too.
+  words = eval(kModel, {"--simulate", "repq_vit_w4a4", "--calibration", copy, "--json"});
+  const Ended simulated = run(words);
+  EXPECT_EQ(simulated.exit, kUsage);
+  EXPECT_NE(simulated.err.find("eval: data: 6 of 6 calibration images are also scored"),
+            std::string::npos)
+      << simulated.err;
+  EXPECT_NE(simulated.err.find("--force-overlap"), std::string::npos);
+  EXPECT_EQ(simulated.err.find("block "), std::string::npos) << "calibrated first";
+  words.push_back("--force-overlap");
+  const Ended seen = run(words);
+  EXPECT_EQ(seen.exit, kDone) << seen.err;
+  EXPECT_NE(seen.json()["warnings"].dump().find("\"W002\""), std::string::npos);
 }
 
 TEST_F(Quantize, OneImageIsEnoughButSaid) {

@@ -25,13 +25,14 @@ using nlohmann::json;
 
 constexpr const char* kFingerprint = "run.json";
 constexpr const char* kLock = "lock";
+constexpr const char* kClaim = "output.json";
 
 // A unit's state, the fingerprint, or what a crash left of writing one. The folder may be the
 // user's: nothing else in it is ours.
 bool is_state_file(const fs::path& path) {
   static const std::regex form(
       "pass[0-9]+_unit[0-9]+\\.safetensors(\\.[0-9]+\\.[0-9]+\\.tmp)?|"
-      "run\\.json\\.[0-9]+\\.[0-9]+\\.tmp");
+      "(run|output)\\.json\\.[0-9]+\\.[0-9]+\\.tmp");
   const std::string name = path.filename().string();
   return name.size() < 128 && std::regex_match(name, form);
 }
@@ -43,8 +44,20 @@ void remove_units(const fs::path& folder) {
   }
 }
 
+json read_json(const fs::path& path) {
+  const std::vector<std::byte> bytes = read_file(path);
+  return parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "resume");
+}
+
+// A digest, for names need not be UTF-8.
+std::string path_digest(const fs::path& path) {
+  const std::string name = fs::weakly_canonical(path).string();
+  return sha256_hex(std::as_bytes(std::span(name.data(), name.size())));
+}
+
 bool same_file(int fd, const fs::path& path) {
-  struct stat held{}, named{};
+  struct stat held {
+  }, named{};
   return ::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 &&
          held.st_ino == named.st_ino && held.st_dev == named.st_dev;
 }
@@ -136,10 +149,32 @@ WorkFolder::~WorkFolder() {
   if (lock_ >= 0) ::close(lock_);
 }
 
+void WorkFolder::claim(const fs::path& out, const std::string& digest) {
+  write_file_atomically(
+      path_ / kClaim, json({{"path_sha256", path_digest(out)}, {"sha256", digest}}).dump() + "\n");
+}
+
+bool WorkFolder::owns(const fs::path& out) const {
+  if (!fs::exists(path_ / kClaim)) return false;
+  try {
+    const json claim = read_json(path_ / kClaim);
+    return claim.at("path_sha256") == path_digest(out) &&
+           claim.at("sha256") == sha256_hex(read_file(out));
+  } catch (const std::exception&) {  // damaged: it says nothing
+    return false;
+  }
+}
+
+void WorkFolder::release() {
+  std::error_code ignored;
+  fs::remove(path_ / kClaim, ignored);
+}
+
 void WorkFolder::remove() {
   std::error_code ignored;
   remove_units(path_);
   fs::remove(path_ / kFingerprint, ignored);
+  release();  // last: killed in between, the next run sees that the output is its own
   fs::remove(path_ / kLock, ignored);
   fs::remove(path_, ignored);
 }
@@ -153,9 +188,7 @@ FolderCheckpoint::FolderCheckpoint(const fs::path& folder, const json& fingerpri
                 fmt::format("resume: no saved state in \"{}\"", folder_.string()));
   }
   if (fs::exists(path) && resume != Resume::kNever) {
-    const std::vector<std::byte> bytes = read_file(path);
-    const json saved =
-        parse_strict_json({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, "resume");
+    const json saved = read_json(path);
     if (saved != fingerprint) differs(saved, fingerprint);
     return;
   }

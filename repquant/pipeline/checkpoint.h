@@ -24,6 +24,11 @@ class WorkFolder {
   WorkFolder& operator=(const WorkFolder&) = delete;
   const std::filesystem::path& path() const { return path_; }
   bool existed() const { return existed_; }
+  // While the files of `out` get their names: a run killed then may replace what it wrote, and
+  // nothing else. `digest`: SHA-256 of the file.
+  void claim(const std::filesystem::path& out, const std::string& digest);
+  bool owns(const std::filesystem::path& out) const;  // claimed, and the file is still that one
+  void release();
   void remove();  // the files, then the folder if nothing else is in it
 
  private:

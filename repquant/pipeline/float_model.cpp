@@ -2,10 +2,10 @@
 
 #include <fmt/format.h>
 
+#include "repquant/data/npy.h"
 #include "repquant/interpret/workspace.h"
 
 namespace repquant {
-namespace {
 
 void check_item(const Graph& graph, const Tensor& batch) {
   if (graph.inputs.size() != 1) {
@@ -13,6 +13,14 @@ void check_item(const Graph& graph, const Tensor& batch) {
                 fmt::format("evaluate: model: expected one input, got {}", graph.inputs.size()));
   }
   const Value& input = graph.value(graph.inputs[0]);
+  const bool whole = input.dtype == DType::kI32 || input.dtype == DType::kI64;
+  const bool given = batch.dtype() == DType::kI32 || batch.dtype() == DType::kI64;
+  if (whole != given) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("evaluate: input \"{}\": expected {}, got {}", input.name,
+                            numpy_name(input.dtype), numpy_name(batch.dtype())),
+                whole ? "save the tokens as int64" : "save x.astype(numpy.float32)");
+  }
   if (!input.shape) return;
   bool fits = static_cast<int64_t>(input.shape->size()) == batch.rank();
   for (size_t i = 1; fits && i < input.shape->size(); ++i) {
@@ -25,8 +33,6 @@ void check_item(const Graph& graph, const Tensor& batch) {
                           to_string(*input.shape), to_string(batch.shape())),
               "check --crop and --resize against the model's input");
 }
-
-}  // namespace
 
 Model float_model(const Graph& graph, const WeightMap& weights, ThreadPool& pool, SiteHook hook) {
   return [&graph, &weights, &pool, hook = std::move(hook)](const Tensor& batch) {

@@ -12,4 +12,7 @@ namespace repquant {
 Model float_model(const Graph& graph, const WeightMap& weights, ThreadPool& pool,
                   SiteHook hook = {});
 
+// Throws when `batch` is nothing that the graph's one input takes.
+void check_item(const Graph& graph, const Tensor& batch);
+
 }  // namespace repquant

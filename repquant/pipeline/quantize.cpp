@@ -1,6 +1,7 @@
 #include "repquant/pipeline/quantize.h"
 
 #include <chrono>
+#include <regex>
 
 #include <fmt/format.h>
 
@@ -40,14 +41,19 @@ void refuse_compat(const Recipe& recipe) {
               "score them with `repquant eval MODEL --simulate RECIPE`");
 }
 
-// Those of an interrupted write of `out`; the work folder's lock is held.
+// Those of an interrupted write of `out`; the work folder's lock is held. The folder is the user's:
+// only names that AtomicFile gives, and that of the staged artifact.
 void remove_stale_temporaries(const fs::path& out) {
+  static const std::regex form(
+      "\\.staged\\.tmp|\\.(staged\\.tmp|recipe\\.toml|run\\.json)\\.[0-9]+\\.[0-9]+\\.tmp");
   std::error_code ignored;
-  const std::string prefix = out.filename().string() + ".";
+  const std::string ours = out.filename().string();
   const fs::path folder = out.has_parent_path() ? out.parent_path() : fs::path(".");
   for (const auto& entry : fs::directory_iterator(folder, ignored)) {
     const std::string name = entry.path().filename().string();
-    if (name.rfind(prefix, 0) == 0 && name.ends_with(".tmp")) fs::remove(entry.path(), ignored);
+    if (name.starts_with(ours) && name.size() < ours.size() + 128 &&
+        std::regex_match(name.substr(ours.size()), form))
+      fs::remove(entry.path(), ignored);
   }
 }
 
@@ -55,21 +61,9 @@ std::unique_ptr<Dataset> open_eval(const QuantizeJob& job, const Calibrated& run
                                    const RunContext& context) {
   if (job.eval_data.empty()) return nullptr;
   DatasetOptions options = job.eval_options;
-  options.preprocess = run.preprocess;
   // Sub-folders are numbered by the names, here as in the calibration data.
   if (options.class_names.empty()) options.class_names = job.data_options.class_names;
-  auto data = open_dataset(job.eval_data, options);
-  const std::vector<int64_t> both = overlap(*run.data, run.indices, *data);
-  if (both.empty()) return data;
-  const std::string message =
-      fmt::format("{} of {} calibration images are also scored, first \"{}\"", both.size(),
-                  run.indices.size(), run.data->name(both[0]));
-  if (!job.force_overlap) {
-    throw Error(ErrorCode::kInvalidArgument, "quantize: data: " + message,
-                "choose other folders or ranges, or pass --force-overlap");
-  }
-  context.sink.warning("W002", "data", message, "scores will look better than they are");
-  return data;
+  return open_scored(job.eval_data, options, run, job.force_overlap, "quantize", context.sink);
 }
 
 Scores score(const Model& model, const Dataset& data, const QuantizeJob& job,
@@ -131,14 +125,58 @@ void check_output(const QuantizeJob& job, const WorkFolder& work) {
         ErrorCode::kInvalidArgument,
         fmt::format("write: \"{}\": expected another file than the model", job.out.string()));
   }
-  // With saved state it is our own, written just before the run was killed.
-  if (!fs::exists(job.out) || job.force || work.existed()) return;
+  if (!fs::exists(job.out) || job.force) return;
+  if (job.resume != Resume::kNever && work.owns(job.out)) return;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("write: \"{}\": exists already", job.out.string()),
               "pass --force to replace it");
 }
 
+// All three files or none: each is complete on disk before the first gets its name. The artifact is
+// the first, and the claim lets the same command go on from there.
+void write_files(const QuantizeJob& job, const Calibrated& run, const Plan& plan, WorkFolder& work,
+                 std::chrono::steady_clock::time_point start, QuantizeOutcome& outcome) {
+  const fs::path staged = with_suffix(job.out, ".staged.tmp");
+  outcome.artifact = job.out;
+  outcome.digest = write_artifact(staged, plan);
+  outcome.bytes = fs::file_size(staged);
+  outcome.model_bytes = fs::file_size(job.model);
+  outcome.report = run.ws.report;
+  outcome.recipe = with_suffix(job.out, ".recipe.toml");
+  outcome.run_record = with_suffix(job.out, ".run.json");
+  AtomicFile recipe(outcome.recipe), record(outcome.run_record);
+  recipe.write(to_toml(job.recipe));
+  recipe.sync();
+  outcome.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  outcome.cpu_seconds = process_cpu_seconds();
+  outcome.peak_memory_bytes = peak_memory_bytes();
+  record.write(run_record(job, run, plan, outcome).dump(1) + "\n");
+  record.sync();
+  work.claim(job.out, sha256_hex(read_file(staged)));
+  rename_file(staged, job.out);
+  record.commit();
+  recipe.commit();
+}
+
 }  // namespace
+
+std::unique_ptr<Dataset> open_scored(const std::string& path, DatasetOptions options,
+                                     const Calibrated& run, bool force, const char* verb,
+                                     Sink& sink) {
+  options.preprocess = run.preprocess;
+  auto data = open_dataset(path, options);
+  const std::vector<int64_t> both = overlap(*run.data, run.indices, *data);
+  if (both.empty()) return data;
+  const std::string message =
+      fmt::format("{} of {} calibration images are also scored, first \"{}\"", both.size(),
+                  run.indices.size(), run.data->name(both[0]));
+  if (!force) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("{}: data: {}", verb, message),
+                "choose other folders or ranges, or pass --force-overlap");
+  }
+  sink.warning("W002", "data", message, "scores will look better than they are");
+  return data;
+}
 
 QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context) {
   const auto start = std::chrono::steady_clock::now();
@@ -175,26 +213,9 @@ QuantizeOutcome quantize_model(const QuantizeJob& job, const RunContext& context
       plan.quality["metrics"] = outcome.metrics;
     }
     run->ws.throw_if_stopped();
-    // All three files or none: each is complete on disk before the first gets its name.
-    const fs::path staged = with_suffix(job.out, ".staged.tmp");
-    outcome.artifact = job.out;
-    outcome.digest = write_artifact(staged, plan);
-    outcome.bytes = fs::file_size(staged);
-    outcome.model_bytes = fs::file_size(job.model);
-    outcome.report = run->ws.report;
-    outcome.recipe = with_suffix(job.out, ".recipe.toml");
-    outcome.run_record = with_suffix(job.out, ".run.json");
-    AtomicFile recipe(outcome.recipe), record(outcome.run_record);
-    recipe.write(to_toml(job.recipe));
-    outcome.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    outcome.cpu_seconds = process_cpu_seconds();
-    outcome.peak_memory_bytes = peak_memory_bytes();
-    record.write(run_record(job, *run, plan, outcome).dump(1) + "\n");
-    recipe.commit();
-    record.commit();
-    fs::rename(staged, job.out);
-    if (!job.keep) work.remove();
+    write_files(job, *run, plan, work, start, outcome);
+    if (job.keep) work.release();
+    else work.remove();
     return outcome;
   } catch (const Interrupted&) {
     throw;

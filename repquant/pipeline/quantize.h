@@ -44,7 +44,7 @@ struct QuantizeOutcome {
   std::string digest;
   uint64_t bytes = 0, model_bytes = 0, peak_memory_bytes = 0;
   double seconds = 0, cpu_seconds = 0;  // wall time; of all threads
-  nlohmann::json metrics;  // {"before", "after", "difference"} when scored
+  nlohmann::json metrics;               // {"before", "after", "difference"} when scored
   Report report;
 };
 
@@ -65,6 +65,12 @@ FieldList registry_options(std::string_view method);
 
 // Opens model and data and draws the calibration subset; no pass has run.
 std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& context);
+
+// Data to score `run` with, preprocessed alike. Throws kInvalidArgument, said by `verb`, when
+// images that calibrated are among it; with `force` a warning.
+std::unique_ptr<Dataset> open_scored(const std::string& path, DatasetOptions options,
+                                     const Calibrated& run, bool force, const char* verb,
+                                     Sink& sink);
 
 // What would be done: {"model", "scheme", "layers", "float_layers", "passes", "samples",
 // "estimated_bytes", "memory_bytes", "preprocess", "recipe", "artifact"}.
