@@ -126,6 +126,41 @@ TEST_F(BadInput, ShapesThatOverflow) {
   expect(expanding_model({1, int64_t{1} << 33, 28, 28}), kCapacity, "memory");
 }
 
+TEST_F(BadInput, ModelsWithTwoOutputs) {
+  const Folder folder;
+  onnx::ModelProto model = demo_model();
+  model.mutable_graph()->add_output()->set_name(model.graph().node(9).output(0));
+  write_text(folder.file("m.onnx"), model.SerializeAsString());
+  const Ended ended =
+      refused(folder, quantize(folder.file("m.onnx"), folder.file("a.rq.safetensors"), data()),
+              kUnsupported, "quantize: model: expected one output, got 2: \"");
+  EXPECT_NE(ended.err.find(", \"" + model.graph().node(9).output(0) + "\""), std::string::npos);
+  EXPECT_EQ(ended.err.find("block "), std::string::npos) << "calibrated first";
+}
+
+TEST_F(BadInput, ModelsWithoutALayerToQuantize) {
+  const Folder folder;
+  onnx::ModelProto model = demo_model();
+  onnx::GraphProto& graph = *model.mutable_graph();
+  graph.clear_node();
+  graph.clear_initializer();
+  graph.clear_value_info();
+  graph.mutable_output(0)->clear_type();
+  onnx::NodeProto& node = *graph.add_node();
+  node.set_op_type("Relu");
+  node.add_input(graph.input(0).name());
+  node.add_output(graph.output(0).name());
+  write_text(folder.file("m.onnx"), model.SerializeAsString());
+  std::vector<std::string> words = quantize(folder.file("m.onnx"), folder.file("a.rq.safetensors"),
+                                            data(), {"--strict", "--json"});
+  for (const char* more : {"--method=round_to_nearest", "--dry-run"}) {
+    words.push_back(more);
+    const Ended ended = run(words);
+    EXPECT_EQ(ended.exit, kWarnings) << ended.err;
+    EXPECT_EQ(ended.json()["warnings"].back()["code"], "W003") << ended.out;
+  }
+}
+
 TEST_F(BadInput, TruncatedModels) {
   const Folder folder;
   const std::string bytes = read_text(kModel);
@@ -279,6 +314,20 @@ TEST_F(BadInput, ArraysThatDoNotFit) {
   expect({3, 1, 28, 28}, std::numeric_limits<float>::quiet_NaN(), "expected finite numbers");
   expect({3, 1, 28, 27}, 0, "expected [batch, 1, 28, 28], got [1, 1, 28, 27]");
   expect({0, 1, 28, 28}, 0, "at least one item");
+  const auto score = [&](const ConstTensorView& images) {
+    write_npy(array, images);
+    return run({kTool, "eval", kModel, "--data", array, "--baseline", kModel, "--json"});
+  };
+  const Tensor half(DType::kF16, {2, 1, 28, 28}), tokens(DType::kI64, {2, 1, 28, 28}),
+      small(DType::kI8, {2, 1, 28, 28});
+  EXPECT_EQ(score(half.view()).exit, kDone);
+  const Ended whole = score(tokens.view()), bytes = score(small.view());
+  EXPECT_EQ(whole.exit, kUsage);
+  EXPECT_NE(whole.err.find("expected float32, got int64\n  hint: save x.astype(numpy.float32)"),
+            std::string::npos)
+      << whole.err;
+  EXPECT_EQ(bytes.exit, kUnsupported);
+  EXPECT_NE(bytes.err.find("expected float32, float64, float16"), std::string::npos) << bytes.err;
   write_text(array, read_text(data()).substr(0, 5000));
   refused(folder, quantize(kModel, out, array), kInput, "d.npy");
 }

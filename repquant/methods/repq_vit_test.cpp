@@ -68,6 +68,17 @@ TEST(Fold, RefusesAReaderThatCannotBeRewritten) {
   std::string reason;
   EXPECT_FALSE(reparameterize::norm_consumers(ws, norm, &reason).has_value());
   EXPECT_NE(reason.find("extra_reader"), std::string::npos);
+  struct : Sink {
+    void warning(const std::string& code, const std::string& subject, const std::string& message,
+                 const std::string&) override {
+      seen.push_back(code + " " + subject + ": " + message);
+    }
+    std::vector<std::string> seen;
+  } sink;
+  ws.sink = &sink;
+  run_method(ws, "repq_vit");
+  ASSERT_EQ(sink.seen.size(), 1u);
+  EXPECT_EQ(sink.seen[0], "W004 " + ws.graph.node(norm).name + ": not folded: " + reason);
 }
 
 TEST(Fold, DeadAndHugeChannels) {

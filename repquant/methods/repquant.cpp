@@ -100,7 +100,8 @@ reconstruct::SequentialOptions resolve(const Options& o) {
 void rotate(Workspace& ws) {
   std::string reason;
   if (!reparameterize::rotate_residual(ws, ws.seed, &reason) && ws.sink != nullptr) {
-    ws.sink->info("repquant: residual stream not rotated: " + reason);
+    ws.sink->warning("W005", "repquant", "residual stream not rotated: " + reason,
+                     "outliers stay in their channels: low bits lose accuracy");
   }
   const int heads = reparameterize::rotate_heads(ws, ws.seed);
   ws.report.add({"reparameterize", "model", "attention_nodes_rotated", static_cast<double>(heads)});

@@ -51,12 +51,18 @@ void check_finite(const Graph& graph) {
   }
 }
 
+void check_one(const Graph& graph, const std::vector<ValueId>& values, const char* what) {
+  if (values.size() == 1) return;
+  std::string names;
+  for (const ValueId id : values)
+    names += fmt::format("{}\"{}\"", names.empty() ? ": " : ", ", graph.value(id).name);
+  throw Error(ErrorCode::kUnsupported,
+              fmt::format("quantize: model: expected one {}, got {}{}", what, values.size(), names),
+              fmt::format("export the model with one {}", what));
+}
+
 std::vector<int64_t> item_shape(const Graph& graph) {
   std::vector<int64_t> item;
-  if (graph.inputs.size() != 1) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("quantize: model: expected one input, got {}", graph.inputs.size()));
-  }
   const auto& shape = graph.value(graph.inputs[0]).shape;
   for (size_t i = 1; shape && i < shape->size(); ++i)
     item.push_back((*shape)[i].known() ? (*shape)[i].size : -1);
@@ -135,6 +141,8 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   auto run = std::make_unique<Calibrated>();
   check_data_given(job);
   run->float_graph = load_model(job.model);
+  check_one(run->float_graph, run->float_graph.inputs, "input");
+  check_one(run->float_graph, run->float_graph.outputs, "output");
   check_finite(run->float_graph);
   run->float_weights = load_weights(run->float_graph);
   run->ws = make_workspace(run->float_graph);

@@ -148,6 +148,10 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recip
                             "matches none",
                             rule.match));
   }
+  if (targets.empty() && ws.sink != nullptr) {
+    ws.sink->warning("W003", "model", "no layer to quantize: everything stays in float",
+                     "linear layers, convolutions and attention are quantized");
+  }
   return targets;
 }
 

@@ -122,7 +122,8 @@ void Unit::norm(NodeId id) {
   int bits = 8;
   if (!site || !same_targets(ws_, *site, &bits)) {
     if (!site && ws_.sink != nullptr)
-      ws_.sink->info(fmt::format("{}: not folded: {}", ws_.graph.node(id).name, reason));
+      ws_.sink->warning("W004", ws_.graph.node(id).name, "not folded: " + reason,
+                        "its readers share one range for all channels: low bits lose accuracy");
     return;
   }
   const Site output{id, observe::kNodeOutput};
