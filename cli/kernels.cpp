@@ -9,6 +9,7 @@
 #include "repquant/core/machine.h"
 #include "repquant/runtime/kernels/activation/activation.h"
 #include "repquant/runtime/kernels/attention_i8/attention_i8.h"
+#include "repquant/runtime/kernels/depthwise_i8/depthwise_i8.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
 #include "repquant/runtime/kernels/movement/movement.h"
@@ -34,9 +35,10 @@ template <class Row> Family family(const char* name, std::span<const Row* const>
 std::vector<Family> families() {
   using namespace runtime;
   return {
-      family("activation", activation_kernels()),   family("attention_i8", attention_i8_kernels()),
-      family("elementwise", elementwise_kernels()), family("gemm_i8", gemm_i8_kernels()),
-      family("movement", movement_kernels()),       family("norm", norm_kernels())};
+      family("activation", activation_kernels()),    family("attention_i8", attention_i8_kernels()),
+      family("elementwise", elementwise_kernels()),  family("gemm_i8", gemm_i8_kernels()),
+      family("movement", movement_kernels()),        family("norm", norm_kernels()),
+      family("depthwise_i8", depthwise_i8_kernels())};
 }
 
 std::string missing(Isa isa) {

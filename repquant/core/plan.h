@@ -26,6 +26,14 @@
 //                   q = rne(clampf(float(t)*m[n], lo-zero, hi-zero)) + zero
 //                 f32 out: s f32[N], b f32[N]; y = fmaf(float(t), s[n], b[n]);
 //                   with a second input: y = residual + that, one f32 add
+// patches         u8 [H, W, C] -> u8 [OH, OW, kh*kw*C], the windows of a convolution: element
+//                 (ky*kw + kx)*C + c is the code at (oy*sh + ky*dh - top, ox*sw + kx*dw - left, c),
+//                 or int fill outside the image; lists kernel {kh, kw}, strides {sh, sw}, dilations
+//                 {dh, dw}, pads {top, left, bottom, right}
+// depthwise       u8 [H, W, C] -> u8 or f32 [OH, OW, C]; lists as patches; w [C][kh*kw], c, zw, za,
+//                 m, s, b as linear, with the window of one channel as row; outside the image: za
+// pad             f32 or u8 -> the same with lists before, after {one number an axis of the item}
+//                 more elements; 0, codes: int fill
 // attention       q, k, v u8 codes, each [T, heads*d] -> u8 or f32 [T, heads*d]
 //                 ints heads, zq, zk, zv; m f32[1 or heads] = sq*sk*scale;
 //                 S = sum_d (q-zq)(k-zk); x = float(S)*m; e = exp(x - max); sum in 16 virtual
@@ -44,7 +52,8 @@
 //                 v = ((x-mean)*rstd)*g + beta, separate roundings; q = rne(clampf(v, lo-zero,
 //                 hi-zero))+zero
 // rms_norm        same without the mean; beta may be absent
-// activation      f32 -> f32; string kind: gelu_erf | gelu_tanh | silu | relu | sigmoid | tanh
+// activation      f32 -> f32; string kind: gelu_erf | gelu_tanh | silu | relu | relu6 | sigmoid |
+//                 tanh
 // add             f32, f32 (same item shape) -> f32; or one input and tensor const f32 (item shape,
 //                 or [C] repeated over rows)
 // mul             f32 and tensor const f32 as in add -> f32
@@ -52,7 +61,7 @@
 // slice           item rows: lists range = {axis, start, stop, step} (axis of the item) -> copy
 // transpose       lists dims (item viewed as), perm -> copy; the out buffer's item shape = result
 //                 (any reshape of the permuted dims)
-// mean_rows       f32 [R, C] -> [C]: 16-lane sum over rows per channel, then one division by R
+// mean_rows       f32 [.., C] -> [C]: 16-lane sum over all R rows per channel, one division by R
 // ---------------------------------------------------------------------------------------------------
 #include <cstdint>
 #include <map>

@@ -12,80 +12,10 @@
 #include "repquant/core/fields.h"
 #include "repquant/core/format/log.h"
 #include "repquant/core/format/uniform.h"
-#include "repquant/core/plan.h"
+#include "repquant/core/plan_verifier.h"
 
 namespace repquant {
-namespace {
-
-constexpr int64_t kMaxElements = int64_t{1} << 31;  // of all buffers of one item together
-constexpr int64_t kInt32Max = std::numeric_limits<int32_t>::max();
-constexpr size_t kMaxSteps = 1'000'000;
-
-class Verifier {
- public:
-  explicit Verifier(const Plan& plan) : plan_(plan), written_(plan.buffers.size(), false) {}
-  void run();
-
- private:
-  using Check = void (Verifier::*)();
-  static const std::map<std::string, Check>& checks();
-
-  [[noreturn]] void fail(const std::string& expected, const std::string& got) const;
-  void require(bool condition, const std::string& expected, const std::string& got) const {
-    if (!condition) fail(expected, got);
-  }
-
-  void buffers();
-  void ends();
-  void step_ends();
-  void step_tensors();
-
-  void quantize();
-  void quantize_log();
-  void table();
-  void dequantize();
-  void linear();
-  void attention();
-  void attention_codes(int64_t tokens, int64_t largest_value);
-  void norm();
-  void activation();
-  void add();
-  void mul();
-  void prepend();
-  void slice();
-  void transpose();
-  void mean_rows();
-
-  // Operands of the current step.
-  const Buffer& in(size_t i) const { return plan_.buffers[static_cast<size_t>(step_->in[i])]; }
-  const Buffer& out() const { return plan_.buffers[static_cast<size_t>(step_->out[0])]; }
-  void inputs(size_t least, size_t most) const;
-  void type(const Buffer& buffer, DType dtype) const;
-  void shape(const Buffer& buffer, const Shape& expected) const;
-  void roles(std::initializer_list<const char*> allowed) const;
-  void copies(const Buffer& from, const Buffer& to) const;
-
-  // Checked attributes.
-  int64_t integer(const char* key, int64_t low, int64_t high) const;
-  const std::string& text(const char* key, const std::vector<std::string>& choices) const;
-  const std::vector<int64_t>& list(const char* key) const;
-  const Tensor& tensor(const char* role, DType dtype, const Shape& expected) const;
-  std::span<const float> finite(const char* role, const Shape& expected) const;
-  void multipliers(const char* role, int64_t count) const;
-  void head_multipliers(const char* role, int64_t heads) const;
-  int64_t thresholds() const;
-  void output_codes() const;
-  void accumulator_bounds(int64_t n, int64_t k) const;
-
-  static int64_t highest_code(const Buffer& buffer) { return (int64_t{1} << buffer.bits) - 1; }
-  static int64_t largest_distance(const Buffer& buffer, int64_t zero) {
-    return std::max(std::abs(zero), std::abs(highest_code(buffer) - zero));
-  }
-
-  const Plan& plan_;
-  const Step* step_ = nullptr;
-  std::vector<bool> written_;
-};
+namespace plan_checks {
 
 void Verifier::fail(const std::string& expected, const std::string& got) const {
   const std::string subject =
@@ -319,79 +249,6 @@ void Verifier::dequantize() {
 }
 
 // Every partial sum, in any order, of sum a*w + c - zw*sum(a - za) stays within int32.
-// Whether no row can exceed int32 whatever its codes: `weights` bounds the sum of their sizes.
-bool bound_of_bits(int64_t weights, int64_t top, std::span<const int32_t> c,
-                   std::span<const int32_t> zw, int64_t distance) {
-  const auto largest = [](std::span<const int32_t> values) {
-    int64_t most = 0;
-    for (const int32_t v : values) most = std::max(most, std::abs(int64_t{v}));
-    return most;
-  };
-  int64_t product = 0, correction = 0, sum = 0;
-  return !__builtin_mul_overflow(weights, top, &product) &&
-         !__builtin_mul_overflow(largest(zw), distance, &correction) &&
-         !__builtin_add_overflow(product, correction, &sum) &&
-         !__builtin_add_overflow(sum, largest(c), &sum) && sum <= kInt32Max &&
-         distance <= kInt32Max;
-}
-
-void Verifier::accumulator_bounds(int64_t n, int64_t k) const {
-  const PlanTensor& packed = plan_.tensors.at(step_->tensors.at("w"));
-  check_weights(packed);
-  const std::span<const int32_t> c = tensor("c", DType::kI32, {n}).as<int32_t>();
-  std::span<const int32_t> zw;
-  if (step_->tensors.contains("zw")) zw = tensor("zw", DType::kI32, {n}).as<int32_t>();
-  const int64_t za = integer("za", -kMaxZeroPoint, kMaxZeroPoint);
-  const int64_t top = highest_code(in(0));
-  require(k <= kInt32Max / top, "row sums of codes within int32", fmt::format("K = {}", k));
-  if (bound_of_bits(k << (packed.bits - 1), top, c, zw, k * largest_distance(in(0), za))) return;
-  const std::vector<int8_t> w = unpack_weights(packed);
-  for (int64_t row = 0; row < n; ++row) {
-    int64_t size = 0;
-    for (int64_t i = 0; i < k; ++i)
-      size += std::abs(static_cast<int64_t>(w[static_cast<size_t>(row * k + i)]));
-    const int64_t zero =
-        zw.empty() ? 0 : std::abs(static_cast<int64_t>(zw[static_cast<size_t>(row)]));
-    int64_t correction = 0, bound = 0;
-    const bool fits = !__builtin_mul_overflow(zero, k * largest_distance(in(0), za), &correction) &&
-                      !__builtin_add_overflow(
-                          size * top + std::abs(static_cast<int64_t>(c[static_cast<size_t>(row)])),
-                          correction, &bound) &&
-                      bound <= kInt32Max &&
-                      (zero == 0 || k * largest_distance(in(0), za) <= kInt32Max);
-    if (!fits) require(false, "sums within int32", fmt::format("row {} that can exceed it", row));
-  }
-}
-
-void Verifier::linear() {
-  inputs(1, 2);
-  type(in(0), DType::kU8);
-  Shape expected = in(0).item_shape;
-  const int64_t k = expected.back();
-  require(step_->tensors.contains("w"), "a tensor \"w\"", "none");
-  const PlanTensor& w = plan_.tensors.at(step_->tensors.at("w"));
-  require(w.logical_shape.size() == 2 && w.logical_shape[0] >= 1 && w.logical_shape[1] == k,
-          fmt::format("weights [N, {}]", k), to_string(w.logical_shape));
-  const int64_t n = w.logical_shape[0];
-  expected.back() = n;
-  shape(out(), expected);
-  accumulator_bounds(n, k);
-  if (out().dtype == DType::kU8) {
-    roles({"w", "c", "zw", "m"});
-    inputs(1, 1);
-    multipliers("m", n);
-    output_codes();
-  } else {
-    roles({"w", "c", "zw", "s", "b"});
-    multipliers("s", n);
-    finite("b", {n});
-    if (step_->in.size() == 2) {
-      type(in(1), DType::kF32);
-      shape(in(1), out().item_shape);
-    }
-  }
-}
-
 void Verifier::attention() {
   inputs(3, 3);
   roles({"m", "thr", "lut", "pinv", "mo"});
@@ -465,7 +322,7 @@ void Verifier::activation() {
   type(in(0), DType::kF32);
   copies(in(0), out());
   shape(out(), in(0).item_shape);
-  text("kind", {"gelu_erf", "gelu_tanh", "silu", "relu", "sigmoid", "tanh"});
+  text("kind", {"gelu_erf", "gelu_tanh", "silu", "relu", "relu6", "sigmoid", "tanh"});
 }
 
 void Verifier::add() {
@@ -556,8 +413,8 @@ void Verifier::mean_rows() {
   roles({});
   type(in(0), DType::kF32);
   copies(in(0), out());
-  require(in(0).item_shape.size() == 2, "items [R, C]", to_string(in(0).item_shape));
-  shape(out(), {in(0).item_shape[1]});
+  require(in(0).item_shape.size() >= 2, "items [.., C]", to_string(in(0).item_shape));
+  shape(out(), {in(0).item_shape.back()});
 }
 
 const std::map<std::string, Verifier::Check>& Verifier::checks() {
@@ -566,6 +423,9 @@ const std::map<std::string, Verifier::Check>& Verifier::checks() {
                                                      {"table", &Verifier::table},
                                                      {"dequantize", &Verifier::dequantize},
                                                      {"linear", &Verifier::linear},
+                                                     {"patches", &Verifier::patches},
+                                                     {"depthwise", &Verifier::depthwise},
+                                                     {"pad", &Verifier::pad},
                                                      {"attention", &Verifier::attention},
                                                      {"layer_norm", &Verifier::norm},
                                                      {"rms_norm", &Verifier::norm},
@@ -608,8 +468,8 @@ void Verifier::run() {
   }
 }
 
-}  // namespace
+}  // namespace plan_checks
 
-void verify_plan(const Plan& plan) { Verifier(plan).run(); }
+void verify_plan(const Plan& plan) { plan_checks::Verifier(plan).run(); }
 
 }  // namespace repquant

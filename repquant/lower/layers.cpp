@@ -90,7 +90,7 @@ void Lowering::emit_rows(const DeferredLinear& rows, ValueId to, ValueId residua
 
 void Lowering::emit_product(const LinearWeights& weights, int input, const CodeFormat& format,
                             ValueId to, const Shape& item, ValueId residual,
-                            const std::string& name) {
+                            const std::string& name, const ProductForm& form) {
   if (format.per_head()) {
     throw Error(ErrorCode::kUnsupported, "lower: linear \"" + name +
                                              "\": expected one input scale a tensor, "
@@ -98,6 +98,8 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   }
   Shape rows = builder_.buffer(input).item_shape;
   rows.back() = weights.n;
+  if (form.depthwise)
+    rows = {form.depthwise->rows(rows[0]), form.depthwise->columns(rows[1]), weights.n};
   const Demand wanted = demand(to);
   std::optional<LinearConstants> constants;
   const CodeFormat* out_format = residual == kNoValue ? wanted.only_codes() : nullptr;
@@ -109,12 +111,16 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   const std::string buffer_name = graph_.value(to).name;
   const int out = constants ? builder_.add_buffer(buffer_name, DType::kU8, rows, out_format->bits)
                             : builder_.add_real(buffer_name, rows);
-  Step& step = builder_.add_step("linear", name, in, out);
+  Step& step = builder_.add_step(form.depthwise ? "depthwise" : "linear", name, in, out);
+  if (form.depthwise) form.depthwise->write(step);
   builder_.add_weights(step, weights.w, weights.n, weights.k, weights.bits);
   if (asymmetric) builder_.add_vector(step, "zw", weights.zw);
   step.ints["za"] = format.zero;
   if (constants) {
-    step.ints.insert({{"zero", out_format->zero}, {"lo", out_format->lo}, {"hi", out_format->hi}});
+    int32_t lo = out_format->lo, hi = out_format->hi;
+    if (form.lowest) lo = std::max<int32_t>(lo, encode(*out_format, *form.lowest));
+    if (form.highest) hi = std::min<int32_t>(hi, encode(*out_format, *form.highest));
+    step.ints.insert({{"zero", out_format->zero}, {"lo", lo}, {"hi", hi}});
     builder_.add_vector(step, "m", constants->m);
     define_codes(to, *out_format, out);
   } else {
@@ -125,50 +131,6 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   }
   builder_.add_vector(step, "c", constants->c);
   at(to).item = item;
-}
-
-// ---- conv ---------------------------------------------------------------------------------------
-
-// Patches that do not overlap: codes of the image, moved to [patches, C*kh*kw], times the weight.
-void Lowering::emit_conv(NodeId id) {
-  const Node& node = graph_.node(id);
-  const Tensor& weight = constant(node.inputs.at(1), node, "weight");
-  const Shape item = at(node.inputs[0]).item;
-  const auto all = [](const std::vector<int64_t>& list, int64_t v) {
-    return std::all_of(list.begin(), list.end(), [v](int64_t x) { return x == v; });
-  };
-  const bool plain = weight.rank() == 4 && item.size() == 3 &&
-                     node.attrs.integer("group", 1) == 1 && all(node.attrs.integers("pads"), 0) &&
-                     all(node.attrs.integers("dilations"), 1) &&
-                     node.attrs.text("auto_pad", "NOTSET") != "SAME_UPPER" &&
-                     node.attrs.text("auto_pad", "NOTSET") != "SAME_LOWER" &&
-                     node.attrs.integers("strides", {1, 1}) ==
-                         std::vector<int64_t>(weight.shape().begin() + 2, weight.shape().end());
-  if (!plain || item[0] != weight.shape()[1]) {
-    refuse(node,
-           "this build runs patch-embedding convolutions only (kernel = stride, no padding, one "
-           "group)",
-           "general integer convolutions are not built yet; evaluate by simulation");
-  }
-  const int64_t kh = weight.shape()[2], kw = weight.shape()[3];
-  const int64_t h = item[1] / kh, w = item[2] / kw;
-  if (h * kh != item[1] || w * kw != item[2]) {
-    refuse(node, fmt::format("expected images that are whole patches, got {}", to_string(item)));
-  }
-  const LinearWeights weights = layer_weights(id);
-  const CodeFormat format = site_format(id, 0);
-  const int image = codes(node.inputs[0], format);
-  const int patches =
-      builder_.add_buffer(node.name + ".patches", DType::kU8, {h * w, weights.k}, format.bits);
-  Step& move = builder_.add_step("transpose", node.name + ".patches", {image}, patches);
-  move.lists["dims"] = {item[0], h, kh, w, kw};
-  move.lists["perm"] = {1, 3, 0, 2, 4};
-  const ValueId out = node.outputs[0];
-  define(out, {weights.n, h, w});
-  emit_product(weights, patches, format, out, {weights.n, h, w}, kNoValue, node.name);
-  const View channels_first{{h * w, weights.n}, {1, 0}};
-  if (at(out).real) at(out).real->view = channels_first;
-  for (auto& entry : at(out).codes) entry.second.view = channels_first;
 }
 
 // ---- norms --------------------------------------------------------------------------------------
@@ -221,6 +183,7 @@ void Lowering::emit_activation(NodeId id) {
   const Node& node = graph_.node(id);
   const Activation activation = *activation_of(node);
   const ValueId from = node.inputs[0], to = node.outputs[0];
+  if (values_.contains(to)) return;  // the layer before clamps its codes
   const Shape item = at(from).item;
   const std::string& name = graph_.value(to).name;
   Demand wanted = demand(to);
@@ -246,10 +209,15 @@ void Lowering::emit_activation(NodeId id) {
     step.ints["zero"] = format.zero;
     builder_.add_vector(step, "s", format.scale);
   }
-  if (source < 0) source = real(from);
-  const int out = builder_.add_real(name, item);
+  View view;
+  if (source < 0) {
+    const Stored stored = stored_real(from);
+    source = stored.buffer;
+    view = stored.view;
+  }
+  const int out = builder_.add_real(name, builder_.buffer(source).item_shape);
   builder_.add_step("activation", node.name, {source}, out).strings["kind"] = activation.kind;
-  at(to).real = Stored{out, {}};
+  at(to).real = Stored{out, view};
 }
 
 // ---- element-wise -------------------------------------------------------------------------------
@@ -280,10 +248,24 @@ void Lowering::emit_add(NodeId id) {
     refuse(node, fmt::format("expected operands of one shape, got {} and {}", to_string(at(a).item),
                              to_string(at(b).item)));
   }
-  const std::vector<int> in{real(a), real(b)};
-  const int out = builder_.add_real(graph_.value(to).name, at(a).item);
+  const Shape item = at(a).item;
+  std::vector<int> in{stored_real(a).buffer, stored_real(b).buffer};
+  View view = stored_real(a).view;
+  if (view != stored_real(b).view ||
+      builder_.buffer(in[0]).item_shape != builder_.buffer(in[1]).item_shape) {
+    if (channels_first(stored_real(a), item) || channels_first(stored_real(b), item)) {
+      const std::string& name = graph_.value(to).name;
+      in = {channels_last(stored_real(a), item, name + ".a"),
+            channels_last(stored_real(b), item, name + ".b")};
+      view = channels_first_view(item);
+    } else {
+      in = {real(a), real(b)};
+      view = {};
+    }
+  }
+  const int out = builder_.add_real(graph_.value(to).name, builder_.buffer(in[0]).item_shape);
   builder_.add_step("add", node.name, in, out);
-  define_real(to, out);
+  define(to, item).real = Stored{out, view};
 }
 
 void Lowering::emit_multiply(NodeId id) {
@@ -316,8 +298,20 @@ void Lowering::emit_mean(NodeId id) {
   if (node.inputs.size() > 1 && node.inputs[1] != kNoValue) {
     axes = constant_integers(node.inputs[1], node, "axes");
   }
+  std::sort(axes.begin(), axes.end());
+  const bool over_image = item.size() == 3 && (axes == std::vector<int64_t>{2, 3} ||
+                                               axes == std::vector<int64_t>{-2, -1});
+  if (over_image) {
+    const ValueId from = node.inputs[0];
+    const int in = channels_last(stored_real(from), item, graph_.value(from).name + ".moved");
+    const int out = builder_.add_real(graph_.value(node.outputs[0]).name, {item[0]});
+    builder_.add_step("mean_rows", node.name, {in}, out);
+    define_real(node.outputs[0], out);
+    if (node.attrs.integer("keepdims", 1) != 0) at(node.outputs[0]).item = {item[0], 1, 1};
+    return;
+  }
   if (item.size() != 2 || axes.size() != 1 || (axes[0] != 1 && axes[0] != -2)) {
-    refuse(node, "expected the mean over the tokens of [batch, tokens, channels]");
+    refuse(node, "expected the mean over tokens, or over the rows and columns of an image");
   }
   const int in = real(node.inputs[0]);
   const int out = builder_.add_real(graph_.value(node.outputs[0]).name, {item[1]});

@@ -179,9 +179,9 @@ TEST(Lower, RefusesByName) {
   expect_refused(base,
                  [&](Model& m) {
                    m.graph.node(node_named(m.graph, "patch_embed"))
-                       .attrs.set("pads", std::vector<int64_t>{1, 1, 1, 1});
+                       .attrs.set("group", int64_t{2});
                  },
-                 ErrorCode::kUnsupported, {"patch_embed", "patch-embedding convolutions only"});
+                 ErrorCode::kUnsupported, {"patch_embed", "one group"});
   expect_refused(
       base,
       [&](Model& m) {

@@ -27,19 +27,26 @@ bool is_movement(OpKind op) {
     case OpKind::kTranspose:
     case OpKind::kSlice:
     case OpKind::kGather:
-    case OpKind::kSplit: return true;
-    default: return false;
+    case OpKind::kSplit:
+      return true;
+    default:
+      return false;
   }
 }
 
 size_t data_inputs(const Node& node) {
   switch (node.op) {
     case OpKind::kShape:
-    case OpKind::kSize: return 0;
+    case OpKind::kSize:
+      return 0;
     case OpKind::kExpand:
     case OpKind::kTile:
-    case OpKind::kReduceMean: return 1;
-    default: return is_movement(node.op) ? 1 : node.inputs.size();
+    case OpKind::kPad:
+    case OpKind::kClip:
+    case OpKind::kReduceMean:
+      return 1;
+    default:
+      return is_movement(node.op) ? 1 : node.inputs.size();
   }
 }
 
@@ -49,11 +56,16 @@ std::optional<Activation> activation_of(const Node& node) {
       if (node.attrs.text("approximate", "none") == "tanh")
         return Activation{"gelu_tanh", gelu_tanh_exact};
       return Activation{"gelu_erf", gelu_erf_exact};
-    case OpKind::kSilu: return Activation{"silu", silu_exact};
-    case OpKind::kRelu: return Activation{"relu", relu_exact};
-    case OpKind::kSigmoid: return Activation{"sigmoid", sigmoid_exact};
-    case OpKind::kTanh: return Activation{"tanh", tanh_exact};
-    default: return std::nullopt;
+    case OpKind::kSilu:
+      return Activation{"silu", silu_exact};
+    case OpKind::kRelu:
+      return Activation{"relu", relu_exact};
+    case OpKind::kSigmoid:
+      return Activation{"sigmoid", sigmoid_exact};
+    case OpKind::kTanh:
+      return Activation{"tanh", tanh_exact};
+    default:
+      return std::nullopt;
   }
 }
 
@@ -105,11 +117,14 @@ void Lowering::check_sites() const {
     bool known = false;
     switch (node.op) {
       case OpKind::kLinear:
-      case OpKind::kConv: known = site.input == 0 || site.input == 1; break;
+      case OpKind::kConv:
+        known = site.input == 0 || site.input == 1;
+        break;
       case OpKind::kMultiHeadAttention:
         known = (site.input >= 0 && site.input <= 2) || site.input == kProbabilities;
         break;
-      default: known = activation_of(node).has_value() && site.input == 0;
+      default:
+        known = activation_of(node).has_value() && site.input == 0;
     }
     if (!known)
       refuse(node, fmt::format("input {} is quantized, which no integer step of this op uses",
@@ -130,7 +145,7 @@ void Lowering::collect(ValueId value, Demand& demand) const {
         if (std::find(demand.codes.begin(), demand.codes.end(), format) == demand.codes.end()) {
           demand.codes.push_back(std::move(format));
         }
-      } else if (is_movement(node.op)) {
+      } else if (is_movement(node.op) || folded_pad(node)) {
         for (const ValueId out : node.outputs) collect(out, demand);
       } else {
         demand.real = true;
@@ -209,34 +224,53 @@ void Lowering::emit_node(NodeId id) {
   const Node& node = graph_.node(id);
   switch (node.op) {
     case OpKind::kIdentity:
-    case OpKind::kDropout: return emit_alias(node);
+    case OpKind::kDropout:
+      return emit_alias(node);
     case OpKind::kReshape:
     case OpKind::kFlatten:
     case OpKind::kSqueeze:
-    case OpKind::kUnsqueeze: return emit_reshape(node);
-    case OpKind::kTranspose: return emit_transpose(node);
-    case OpKind::kSlice: return emit_slice(node);
-    case OpKind::kGather: return emit_gather(node);
-    case OpKind::kSplit: return emit_split(node);
-    case OpKind::kExpand: return emit_expand(node);
-    case OpKind::kConcat: return emit_concat(node);
-    case OpKind::kLinear: return emit_linear(id);
-    case OpKind::kConv: return emit_conv(id);
+    case OpKind::kUnsqueeze:
+      return emit_reshape(node);
+    case OpKind::kTranspose:
+      return emit_transpose(node);
+    case OpKind::kSlice:
+      return emit_slice(node);
+    case OpKind::kGather:
+      return emit_gather(node);
+    case OpKind::kSplit:
+      return emit_split(node);
+    case OpKind::kExpand:
+      return emit_expand(node);
+    case OpKind::kConcat:
+      return emit_concat(node);
+    case OpKind::kLinear:
+      return emit_linear(id);
+    case OpKind::kConv:
+      return emit_conv(id);
+    case OpKind::kClip:
+      return emit_clip(id);
+    case OpKind::kPad:
+      return emit_pad(node);
     case OpKind::kLayerNorm:
-    case OpKind::kRmsNorm: return emit_norm(id);
-    case OpKind::kMultiHeadAttention: return emit_attention(id);
+    case OpKind::kRmsNorm:
+      return emit_norm(id);
+    case OpKind::kMultiHeadAttention:
+      return emit_attention(id);
     case OpKind::kAdd:
-    case OpKind::kSub: return emit_add(id);
+    case OpKind::kSub:
+      return emit_add(id);
     case OpKind::kMul:
-    case OpKind::kDiv: return emit_multiply(id);
-    case OpKind::kReduceMean: return emit_mean(id);
-    default: break;
+    case OpKind::kDiv:
+      return emit_multiply(id);
+    case OpKind::kReduceMean:
+      return emit_mean(id);
+    default:
+      break;
   }
   if (activation_of(node)) return emit_activation(id);
   refuse(node, "this build has no integer or float step for the op",
-         "supported: patch-embedding conv, linear, attention, norms, gelu, silu, relu, sigmoid, "
-         "tanh, add, "
-         "mul, mean over tokens, and moves of data");
+         "supported: conv, linear, attention, norms, gelu, silu, relu, relu6, "
+         "sigmoid, tanh, add, mul, means, pad, and moves of data");
 }
 
 }  // namespace lowering

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "repquant/core/plan_window.h"
 #include "repquant/lower/code_format.h"
 #include "repquant/lower/linear_weights.h"
 #include "repquant/lower/lower.h"
@@ -35,6 +36,12 @@ struct Stored {
 struct DeferredLinear {
   NodeId node = -1;
   int64_t begin = 0, end = 0;
+};
+
+// What a convolution adds to a product.
+struct ProductForm {
+  std::optional<Window> depthwise;       // one window a channel instead of a row
+  std::optional<float> lowest, highest;  // clamp of the output, taken into its codes
 };
 
 // A value without its batch dimension, in every form that exists.
@@ -68,9 +75,15 @@ class Lowering {
   CodeFormat site_format(NodeId node, int input) const;
   const Assignment& site(NodeId node, int input) const;
   int materialize(Stored& stored, const Shape& item, const std::string& name);
-  void resolve(ValueId value);  // emits a layer that was put off
-  int real(ValueId value);      // f32 buffer of the value's item shape
+  void resolve(ValueId value);         // emits a layer that was put off
+  Stored& stored_real(ValueId value);  // in whatever order its buffer has
+  Stored& stored_codes(ValueId value, const CodeFormat& format);
+  int real(ValueId value);  // f32 buffer of the value's item shape
   int codes(ValueId value, const CodeFormat& format);
+  // Images: item [C, H, W], kept as a buffer [H, W, C].
+  static View channels_first_view(const Shape& item);
+  bool channels_first(const Stored& stored, const Shape& item) const;
+  int channels_last(Stored stored, const Shape& item, const std::string& name);
   int quantize(int buffer, const CodeFormat& format, const std::string& name);
   Lowered& define(ValueId value, Shape item);
   void define_real(ValueId value, int buffer);
@@ -99,11 +112,27 @@ class Lowering {
   // layers.cpp
   void emit_linear(NodeId id);
   void emit_conv(NodeId id);
+  void emit_patch_embedding(NodeId id);
+  void emit_clip(NodeId id);
+  void emit_pad(const Node& node);
+  // A pad of zeros around images that only convolutions read: part of their windows.
+  struct Pads {
+    ValueId source;
+    int64_t top, left, bottom, right;
+  };
+  std::optional<Pads> folded_pad(const Node& node) const;
+  // The value a convolution writes: its own, or that of the only reader, a clamp.
+  struct Clamped {
+    ValueId to;
+    ProductForm form;
+  };
+  Clamped clamped_output(NodeId id) const;
   LinearWeights layer_weights(NodeId id) const;
   void emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual);
   // The product into `to`, whose buffer has the item shape `item`.
   void emit_product(const LinearWeights& weights, int input, const CodeFormat& format, ValueId to,
-                    const Shape& item, ValueId residual, const std::string& name);
+                    const Shape& item, ValueId residual, const std::string& name,
+                    const ProductForm& form = {});
   void emit_norm(NodeId id);
   void emit_activation(NodeId id);
   void emit_add(NodeId id);

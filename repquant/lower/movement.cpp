@@ -1,6 +1,7 @@
 // Ops that only move data: reshape and transpose change the reading of a buffer, slices become
 // steps.
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -87,6 +88,15 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
                 "lower: \"" + name + "\": expected constants to be sliced beforehand");
   }
   resolve(from);
+  if (at(from).real && channels_first(*at(from).real, source.item) && item.size() == 3 &&
+      demand(to).codes.empty()) {
+    const int64_t axis = range.axis == 0 ? 2 : range.axis - 1;  // of the buffer [H, W, C]
+    const int out = builder_.add_real(name, {item[1], item[2], item[0]});
+    Step& step = builder_.add_step("slice", name, {at(from).real->buffer}, out);
+    step.lists["range"] = {axis, range.start, range.stop, range.step};
+    define(to, item).real = Stored{out, channels_first_view(item)};
+    return;
+  }
   Shape kept = source.item;  // a slice keeps the rank; `item` may lack the axis
   kept[static_cast<size_t>(range.axis)] = (range.stop - range.start + range.step - 1) / range.step;
   const Demand wanted = demand(to);
@@ -124,6 +134,9 @@ void Lowering::emit_slice(const Node& node) {
     refuse(node, "expected a slice along one axis");
   }
   const int64_t axis = normalized_axis(axes[0], rank);
+  if (axis == 0 && starts[0] == 0 && steps[0] == 1 &&
+      stops[0] == std::numeric_limits<int64_t>::max())
+    return emit_alias(node);
   if (axis < 1 || axis > static_cast<int64_t>(rank)) refuse(node, "slices the batch");
   if (steps[0] < 1) refuse(node, "expected a positive step");
   Shape item = at(node.inputs[0]).item;

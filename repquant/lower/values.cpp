@@ -93,34 +93,67 @@ void Lowering::resolve(ValueId value) {
   emit_rows(rows, value, kNoValue);
 }
 
-int Lowering::real(ValueId value) {
+Stored& Lowering::stored_real(ValueId value) {
   resolve(value);
   Lowered& lowered = at(value);
+  if (lowered.real) return *lowered.real;
   const std::string& name = graph_.value(value).name;
-  if (lowered.real) return materialize(*lowered.real, lowered.item, name + ".moved");
   if (lowered.codes.empty() || lowered.codes[0].first.kind != CodeFormat::Kind::kUniform ||
       lowered.codes[0].first.per_head()) {
     throw Error(ErrorCode::kInternal, "lower: value \"" + name + "\" does not exist in f32");
   }
-  const CodeFormat format = lowered.codes[0].first;
-  const int in = materialize(lowered.codes[0].second, lowered.item, name + ".moved");
-  const int out = builder_.add_real(name + ".real", lowered.item);
-  Step& step = builder_.add_step("dequantize", name + ".real", {in}, out);
+  const auto& [format, stored] = lowered.codes[0];
+  const int out = builder_.add_real(name + ".real", builder_.buffer(stored.buffer).item_shape);
+  Step& step = builder_.add_step("dequantize", name + ".real", {stored.buffer}, out);
   step.ints["zero"] = format.zero;
   builder_.add_vector(step, "s", format.scale);
-  lowered.real = Stored{out, {}};
-  return out;
+  lowered.real = Stored{out, stored.view};
+  return *lowered.real;
+}
+
+int Lowering::real(ValueId value) {
+  Stored& stored = stored_real(value);
+  return materialize(stored, at(value).item, graph_.value(value).name + ".moved");
+}
+
+Stored& Lowering::stored_codes(ValueId value, const CodeFormat& format) {
+  resolve(value);
+  for (auto& [existing, stored] : at(value).codes) {
+    if (existing == format) return stored;
+  }
+  const Stored real = stored_real(value);
+  const int out = quantize(real.buffer, format, graph_.value(value).name + ".codes");
+  at(value).codes.push_back({format, Stored{out, real.view}});
+  return at(value).codes.back().second;
 }
 
 int Lowering::codes(ValueId value, const CodeFormat& format) {
-  const std::string name = graph_.value(value).name + ".codes";
-  resolve(value);
-  for (auto& [existing, stored] : at(value).codes) {
-    if (existing == format) return materialize(stored, at(value).item, name);
+  Stored& stored = stored_codes(value, format);
+  return materialize(stored, at(value).item, graph_.value(value).name + ".codes");
+}
+
+bool Lowering::channels_first(const Stored& stored, const Shape& item) const {
+  return item.size() == 3 &&
+         builder_.buffer(stored.buffer).item_shape == Shape{item[1], item[2], item[0]} &&
+         stored.view == channels_first_view(item);
+}
+
+View Lowering::channels_first_view(const Shape& item) {
+  if (item[0] == 1 || item[1] * item[2] == 1) return {};
+  return {{item[1] * item[2], item[0]}, {1, 0}};
+}
+
+int Lowering::channels_last(Stored stored, const Shape& item, const std::string& name) {
+  const Shape last{item[1], item[2], item[0]};
+  if (channels_first(stored, item)) return stored.buffer;
+  auto view = transposed(stored.view, item, {1, 2, 0});
+  if (!view) {
+    materialize(stored, item, name);
+    view = transposed(stored.view, item, {1, 2, 0});
   }
-  const int out = quantize(real(value), format, name);
-  at(value).codes.push_back({format, Stored{out, {}}});
-  return out;
+  REPQUANT_CHECK(view.has_value());
+  stored.view = *view;
+  return materialize(stored, last, name);
 }
 
 int Lowering::quantize(int buffer, const CodeFormat& format, const std::string& name) {

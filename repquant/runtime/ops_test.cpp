@@ -131,6 +131,82 @@ TEST(Ops, QuantizeTiesAndNarrow) {
   });
 }
 
+struct WindowForm {
+  int64_t height, width, channels;
+  std::vector<int64_t> kernel, strides, pads, dilations;
+};
+
+const std::vector<WindowForm> kWindows = {
+    {9, 7, 5, {3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+    {12, 12, 32, {3, 3}, {2, 2}, {0, 0, 1, 1}, {1, 1}},
+    {8, 11, 70, {1, 1}, {1, 1}, {0, 0, 0, 0}, {1, 1}},
+    {10, 10, 3, {5, 2}, {3, 1}, {2, 0, 2, 1}, {1, 1}},
+    {9, 9, 16, {3, 3}, {1, 2}, {2, 2, 2, 2}, {2, 2}},
+    {4, 3, 8, {4, 4}, {1, 1}, {3, 3, 3, 3}, {1, 1}},
+};
+
+Shape windows_of(const WindowForm& f, int64_t depth) {
+  const auto along = [&](size_t i, int64_t size) {
+    return (size + f.pads[i] + f.pads[i + 2] - f.dilations[i] * (f.kernel[i] - 1) - 1) /
+               f.strides[i] +
+           1;
+  };
+  return {along(0, f.height), along(1, f.width), depth};
+}
+
+TEST(Ops, ConvolutionByPatches) {
+  for (const WindowForm& f : kWindows) {
+    PlanBuilder b(60);
+    const int x = b.input("x", {f.height, f.width, f.channels});
+    const int q = b.quantize(x, 4);
+    const int p = b.step("patches", {q}, DType::kU8,
+                         windows_of(f, f.kernel[0] * f.kernel[1] * f.channels), 4);
+    b.windows(f.kernel, f.strides, f.pads, f.dilations);
+    b.last().ints["fill"] = b.zero_of(q);
+    b.zeros[p] = b.zero_of(q);
+    check(b.finish(b.linear(p, {9, 4, 4, true})));
+  }
+}
+
+TEST(Ops, Depthwise) {
+  for (const WindowForm& f : kWindows) {
+    for (const int out_bits : {0, 4}) {
+      PlanBuilder b(61);
+      const int x = b.input("x", {f.height, f.width, f.channels});
+      const int q = b.quantize(x, 8);
+      const int y = b.step("depthwise", {q}, out_bits == 0 ? DType::kF32 : DType::kU8,
+                           windows_of(f, f.channels), out_bits == 0 ? 32 : out_bits);
+      b.windows(f.kernel, f.strides, f.pads, f.dilations);
+      b.weights(f.channels, f.kernel[0] * f.kernel[1], 8);
+      b.last().ints["za"] = b.zero_of(q);
+      std::vector<int32_t> c(static_cast<size_t>(f.channels)), zw = c;
+      for (int32_t& v : c) v = static_cast<int32_t>(b.random.integer(-9000, 9000));
+      for (int32_t& v : zw) v = static_cast<int32_t>(b.random.integer(-30, 30));
+      b.tensor("c", Tensor::of<int32_t>({f.channels}, c));
+      b.tensor("zw", Tensor::of<int32_t>({f.channels}, zw));
+      b.reals(out_bits == 0 ? "s" : "m", f.channels, 1e-4f, 4e-4f);
+      if (out_bits == 0) {
+        b.reals("b", f.channels, -1.0f, 1.0f);
+      } else {
+        b.codes(out_bits);
+      }
+      check(b.finish(y));
+    }
+  }
+}
+
+TEST(Ops, Pad) {
+  PlanBuilder b(62);
+  const int x = b.input("x", {5, 3, 4});
+  const int y = b.step("pad", {x}, DType::kF32, {5, 6, 11}, 32);
+  b.last().lists = {{"before", {0, 2, 3}}, {"after", {0, 1, 4}}};
+  const int q = b.quantize(y, 8);
+  const int z = b.step("pad", {q}, DType::kU8, {6, 6, 11}, 8);
+  b.last().lists = {{"before", {1, 0, 0}}, {"after", {0, 0, 0}}};
+  b.last().ints["fill"] = 7;
+  check(b.finish(z));
+}
+
 TEST(Ops, LogTableAndDequantize) {
   for (const int bits : {3, 4, 5, 8}) {
     PlanBuilder b(static_cast<uint64_t>(bits) + 10);

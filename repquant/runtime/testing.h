@@ -127,6 +127,13 @@ class PlanBuilder {
     codes(out_bits);
     return out;
   }
+  void windows(std::vector<int64_t> kernel, std::vector<int64_t> strides, std::vector<int64_t> pads,
+               std::vector<int64_t> dilations) {
+    last().lists = {{"kernel", std::move(kernel)},
+                    {"strides", std::move(strides)},
+                    {"pads", std::move(pads)},
+                    {"dilations", std::move(dilations)}};
+  }
   int dequantize(int in) {
     const int out = step("dequantize", {in}, DType::kF32, shape(in), 32);
     real("s", 0.037f);

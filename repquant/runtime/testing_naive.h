@@ -57,10 +57,8 @@ class Naive {
   }
   // Stores v by the output's type.
   void put(const Step& step, Value& to, float v) const {
-    if (out_buffer(step).dtype == DType::kU8)
-      to.q.push_back(code(step, v));
-    else
-      to.f.push_back(v);
+    if (out_buffer(step).dtype == DType::kU8) to.q.push_back(code(step, v));
+    else to.f.push_back(v);
   }
 
   static float lanes(const std::vector<float>& x) {
@@ -78,6 +76,8 @@ class Naive {
   void attention(const Step& step, Value& to) const;
   std::vector<float> exponentials(const Step& step, int64_t head, int64_t row) const;
   void mix_values(const Step& step, int64_t head, const std::vector<float>& e, Value& to) const;
+  void window(const Step& step, Value& to) const;  // patches, depthwise
+  void pad(const Step& step, Value& to) const;
   void norm(const Step& step, Value& to) const;
   void move(const Step& step, Value& to) const;
 
@@ -105,6 +105,7 @@ inline void Naive::elementwise(const Step& step, Value& to) const {
                      : kind == "gelu_tanh" ? gelu_tanh_f32(v)
                      : kind == "silu"      ? silu_f32(v)
                      : kind == "relu"      ? relu_f32(v)
+                     : kind == "relu6"     ? relu6_f32(v)
                      : kind == "sigmoid"   ? sigmoid_f32(v)
                                            : tanh_f32(v));
     } else {
@@ -183,20 +184,15 @@ inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<
   std::vector<int64_t> level;
   int64_t total = 0;
   for (const float v : e) {
-    if (codes == "log")
-      q.push_back(log_code(v / sum, plan_.tensor(step, "thr").as<float>()));
-    else if (codes == "row")
-      q.push_back(quantize_uniform(v, 255.0f, 0, 0, 255));
+    if (codes == "log") q.push_back(log_code(v / sum, plan_.tensor(step, "thr").as<float>()));
+    else if (codes == "row") q.push_back(quantize_uniform(v, 255.0f, 0, 0, 255));
     else
       q.push_back(quantize_uniform(v / sum, real(step, "pinv", 0), 0, 0, attribute(step, "phi")));
     total += q.back();
     const auto at = static_cast<size_t>(q.back());
-    if (pv == "table")
-      level.push_back(plan_.tensor(step, "lut").as<uint8_t>()[at]);
-    else if (pv == "table2")
-      level.push_back(plan_.tensor(step, "lut").as<uint16_t>()[at]);
-    else
-      level.push_back(q.back());
+    if (pv == "table") level.push_back(plan_.tensor(step, "lut").as<uint8_t>()[at]);
+    else if (pv == "table2") level.push_back(plan_.tensor(step, "lut").as<uint16_t>()[at]);
+    else level.push_back(q.back());
   }
   const int32_t zv = attribute(step, "zv");
   for (int64_t d = 0; d < width; ++d) {
@@ -212,6 +208,67 @@ inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<
     if (pv == "parity") u = parity_combine(parity.even, parity.odd, parity_shift(levels));
     if (codes == "row") u = u / static_cast<float>(total);
     put(step, to, u * real(step, "mo", head));
+  }
+}
+
+inline void Naive::window(const Step& step, Value& to) const {
+  const auto number = [&](const char* key, size_t i) { return step.lists.at(key).at(i); };
+  const Shape &image = in_shape(step), &out = out_buffer(step).item_shape;
+  const bool patches = step.op == "patches";
+  const int32_t outside = attribute(step, patches ? "fill" : "za");
+  const int64_t kh = number("kernel", 0), kw = number("kernel", 1);
+  const auto at = [&](int64_t oy, int64_t ox, int64_t ky, int64_t kx, int64_t c) -> int32_t {
+    const int64_t y = oy * number("strides", 0) + ky * number("dilations", 0) - number("pads", 0);
+    const int64_t x = ox * number("strides", 1) + kx * number("dilations", 1) - number("pads", 1);
+    if (y < 0 || x < 0 || y >= image[0] || x >= image[1]) return outside;
+    return in(step, 0).q[static_cast<size_t>((y * image[1] + x) * image[2] + c)];
+  };
+  std::vector<int8_t> w;
+  if (!patches) w = unpack_weights(plan_.tensors.at(step.tensors.at("w")));
+  for (int64_t place = 0; place < out[0] * out[1]; ++place) {
+    const int64_t oy = place / out[1], ox = place % out[1];
+    for (int64_t k = 0; patches && k < kh * kw; ++k) {
+      for (int64_t c = 0; c < image[2]; ++c)
+        to.q.push_back(static_cast<uint8_t>(at(oy, ox, k / kw, k % kw, c)));
+    }
+    for (int64_t c = 0; !patches && c < image[2]; ++c) {
+      int64_t t = integer(step, "c", c);
+      for (int64_t k = 0; k < kh * kw; ++k) {
+        const int64_t a = at(oy, ox, k / kw, k % kw, c);
+        t += a * w[static_cast<size_t>(c * kh * kw + k)];
+        if (step.tensors.contains("zw")) t -= integer(step, "zw", c) * (a - outside);
+      }
+      const auto wide = static_cast<float>(static_cast<int32_t>(t));
+      if (out_buffer(step).dtype == DType::kU8) {
+        to.q.push_back(code(step, wide * real(step, "m", c)));
+      } else {
+        to.f.push_back(std::fmaf(wide, plan_.tensor(step, "s").as<float>()[static_cast<size_t>(c)],
+                                 plan_.tensor(step, "b").as<float>()[static_cast<size_t>(c)]));
+      }
+    }
+  }
+}
+
+inline void Naive::pad(const Step& step, Value& to) const {
+  const Shape &from = in_shape(step), &shape = out_buffer(step).item_shape;
+  const std::vector<int64_t>& before = step.lists.at("before");
+  const Value& x = in(step, 0);
+  for (int64_t i = 0; i < element_count(shape); ++i) {
+    int64_t rest = i, offset = 0, stride = 1;
+    bool inside = true;
+    for (size_t axis = shape.size(); axis-- > 0;) {
+      const int64_t place = rest % shape[axis] - before[axis];
+      rest /= shape[axis];
+      inside = inside && place >= 0 && place < from[axis];
+      offset += place * stride;
+      stride *= from[axis];
+    }
+    if (x.f.empty()) {
+      to.q.push_back(inside ? x.q[static_cast<size_t>(offset)]
+                            : static_cast<uint8_t>(attribute(step, "fill")));
+    } else {
+      to.f.push_back(inside ? x.f[static_cast<size_t>(offset)] : 0.0f);
+    }
   }
 }
 
@@ -234,10 +291,8 @@ inline void Naive::norm(const Step& step, Value& to) const {
       const Tensor& gains = plan_.tensor(step, "g");
       const float scaled =
           (row[static_cast<size_t>(c)] * rstd) * gains.as<float>()[static_cast<size_t>(c)];
-      if (!beta)
-        put(step, to, scaled);
-      else
-        put(step, to, scaled + plan_.tensor(step, "beta").as<float>()[static_cast<size_t>(c)]);
+      if (!beta) put(step, to, scaled);
+      else put(step, to, scaled + plan_.tensor(step, "beta").as<float>()[static_cast<size_t>(c)]);
     }
   }
 }
@@ -246,17 +301,13 @@ inline void Naive::norm(const Step& step, Value& to) const {
 inline void Naive::move(const Step& step, Value& to) const {
   const Value& x = in(step, 0);
   const auto take = [&](size_t i) {
-    if (x.f.empty())
-      to.q.push_back(x.q[i]);
-    else
-      to.f.push_back(x.f[i]);
+    if (x.f.empty()) to.q.push_back(x.q[i]);
+    else to.f.push_back(x.f[i]);
   };
   if (step.op == "prepend") {
     const Tensor& head = plan_.tensor(step, "const");
-    if (head.dtype() == DType::kF32)
-      to.f.assign(head.as<float>().begin(), head.as<float>().end());
-    else
-      to.q.assign(head.as<uint8_t>().begin(), head.as<uint8_t>().end());
+    if (head.dtype() == DType::kF32) to.f.assign(head.as<float>().begin(), head.as<float>().end());
+    else to.q.assign(head.as<uint8_t>().begin(), head.as<uint8_t>().end());
     for (size_t i = 0; i < x.f.size() + x.q.size(); ++i) take(i);
   } else if (step.op == "slice") {
     const std::vector<int64_t>& range = step.lists.at("range");
@@ -289,6 +340,10 @@ inline void Naive::evaluate(const Step& step) {
   Value to;
   if (step.op == "linear") {
     linear(step, to);
+  } else if (step.op == "patches" || step.op == "depthwise") {
+    window(step, to);
+  } else if (step.op == "pad") {
+    pad(step, to);
   } else if (step.op == "attention") {
     attention(step, to);
   } else if (step.op == "layer_norm" || step.op == "rms_norm") {

@@ -9,6 +9,7 @@
 #include "repquant/core/format/log.h"
 #include "repquant/core/format/reduce.h"
 #include "repquant/core/format/uniform.h"
+#include "repquant/core/plan_window.h"
 
 namespace repquant::simulate {
 namespace {
@@ -97,6 +98,83 @@ void linear(const StepContext& c) {
   }
 }
 
+// The code at a place of the image, `outside` beyond its edges.
+int32_t image_code(const Tensor& image, int64_t y, int64_t x, int64_t channel, int32_t outside) {
+  const Shape& shape = image.shape();
+  if (y < 0 || x < 0 || y >= shape[0] || x >= shape[1]) return outside;
+  return image.as<uint8_t>()[static_cast<size_t>((y * shape[1] + x) * shape[2] + channel)];
+}
+
+void patches(const StepContext& c) {
+  const Window w = Window::of(c.step);
+  const int32_t fill = c.integer("fill");
+  const int64_t rows = c.out.shape()[0], columns = c.out.shape()[1], channels = c.in[0]->shape()[2];
+  auto out = c.out.as<uint8_t>();
+  for (int64_t i = 0; i < c.out.size(); ++i) {
+    const int64_t channel = i % channels, kx = i / channels % w.width,
+                  ky = i / channels / w.width % w.height;
+    const int64_t place = i / (channels * w.width * w.height);
+    const int64_t oy = place / columns, ox = place % columns;
+    REPQUANT_CHECK(oy < rows);
+    out[static_cast<size_t>(i)] = static_cast<uint8_t>(
+        image_code(*c.in[0], oy * w.stride_y + ky * w.dilation_y - w.top,
+                   ox * w.stride_x + kx * w.dilation_x - w.left, channel, fill));
+  }
+}
+
+void depthwise(const StepContext& c) {
+  const Window w = Window::of(c.step);
+  const int64_t columns = c.out.shape()[1], channels = c.out.shape()[2];
+  const auto constants = c.plan.tensor(c.step, "c").as<int32_t>();
+  const Tensor* zw = c.plan.find_tensor(c.step, "zw");
+  const int32_t za = c.integer("za");
+  const bool codes_out = c.out.dtype() == DType::kU8;
+  const auto scales = c.reals(codes_out ? "m" : "s");
+  const auto biases = codes_out ? std::span<const float>() : c.reals("b");
+  const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
+  for (int64_t i = 0; i < c.out.size(); ++i) {
+    const int64_t channel = i % channels, ox = i / channels % columns, oy = i / channels / columns;
+    const auto n = static_cast<size_t>(channel);
+    int64_t sum = 0, centred = 0;
+    for (int64_t k = 0; k < w.height * w.width; ++k) {
+      const int32_t code =
+          image_code(*c.in[0], oy * w.stride_y + k / w.width * w.dilation_y - w.top,
+                     ox * w.stride_x + k % w.width * w.dilation_x - w.left, channel, za);
+      sum += int64_t{code} * c.weights[static_cast<size_t>(channel * w.height * w.width + k)];
+      centred += code - za;
+    }
+    const int64_t zero = zw == nullptr ? 0 : int64_t{zw->as<int32_t>()[n]};
+    const int32_t t = checked_sum(sum + constants[n] - zero * centred);
+    if (codes_out) {
+      c.out.as<uint8_t>()[static_cast<size_t>(i)] =
+          static_cast<uint8_t>(requantize(t, scales[n], codes.zero, codes.lo, codes.hi));
+    } else {
+      c.out.as<float>()[static_cast<size_t>(i)] =
+          std::fmaf(static_cast<float>(t), scales[n], biases[n]);
+    }
+  }
+}
+
+void pad(const StepContext& c) {
+  const std::vector<int64_t>& before = c.step.lists.at("before");
+  const Shape &from = c.in[0]->shape(), &to = c.out.shape();
+  const size_t width = size_of(c.out.dtype());
+  auto* out = static_cast<std::byte*>(c.out.data());
+  const bool codes = c.out.dtype() == DType::kU8;
+  std::memset(out, codes ? c.integer("fill") : 0, c.out.bytes());
+  const auto* in = static_cast<const std::byte*>(c.in[0]->data());
+  for (int64_t i = 0; i < c.in[0]->size(); ++i) {
+    int64_t rest = i, offset = 0, stride = 1;
+    for (size_t axis = from.size(); axis-- > 0;) {
+      offset += (rest % from[axis] + before[axis]) * stride;
+      rest /= from[axis];
+      stride *= to[axis];
+    }
+    std::memcpy(out + static_cast<size_t>(offset) * width, in + static_cast<size_t>(i) * width,
+                width);
+  }
+}
+
 // Rows through `law`, then as they are or rounded to codes.
 template <class Law> void norm(const StepContext& c, Law&& law) {
   const auto x = c.in[0]->as<float>();
@@ -134,7 +212,8 @@ void rms_norm(const StepContext& c) {
 void activation(const StepContext& c) {
   static const std::map<std::string, float (*)(float)> functions = {
       {"gelu_erf", gelu_erf_f32}, {"gelu_tanh", gelu_tanh_f32}, {"silu", silu_f32},
-      {"relu", relu_f32},         {"sigmoid", sigmoid_f32},     {"tanh", tanh_f32}};
+      {"relu6", relu6_f32},       {"relu", relu_f32},           {"sigmoid", sigmoid_f32},
+      {"tanh", tanh_f32}};
   const auto function = functions.at(c.step.strings.at("kind"));
   const auto x = c.in[0]->as<float>();
   auto y = c.out.as<float>();
@@ -200,7 +279,7 @@ void transpose(const StepContext& c) {
 
 void mean_rows(const StepContext& c) {
   const auto x = c.in[0]->as<float>();
-  const int64_t rows = c.in[0]->shape()[0], width = c.in[0]->shape()[1];
+  const int64_t width = c.in[0]->shape().back(), rows = c.in[0]->size() / width;
   auto y = c.out.as<float>();
   for (int64_t i = 0; i < width; ++i) {
     const float sum =
@@ -217,6 +296,9 @@ StepFunction step_function(const std::string& op) {
                                                                 {"table", table},
                                                                 {"dequantize", dequantize},
                                                                 {"linear", linear},
+                                                                {"patches", patches},
+                                                                {"depthwise", depthwise},
+                                                                {"pad", pad},
                                                                 {"attention", attention},
                                                                 {"layer_norm", layer_norm},
                                                                 {"rms_norm", rms_norm},

@@ -78,6 +78,11 @@ inline float sigmoid_f32(float x) { return 1.0f / (1.0f + exp_f32(-x)); }
 
 inline float relu_f32(float x) { return x > 0.0f ? x : (x == x ? 0.0f : x); }
 
+inline float relu6_f32(float x) {
+  const float y = relu_f32(x);
+  return y < 6.0f ? y : (y == y ? 6.0f : y);
+}
+
 namespace format_detail {
 inline float bounded_below(float x) {
   return select(x < -200.0f, -200.0f, x);
@@ -106,6 +111,7 @@ inline float silu_f32(float x) {
 inline double sigmoid_exact(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 inline double tanh_exact(double x) { return std::tanh(x); }
 inline double relu_exact(double x) { return x > 0.0 ? x : 0.0; }
+inline double relu6_exact(double x) { return x > 0.0 ? (x < 6.0 ? x : 6.0) : 0.0; }
 inline double silu_exact(double x) { return x * sigmoid_exact(x); }
 inline double gelu_erf_exact(double x) { return 0.5 * x * std::erfc(-x * 0.70710678118654752440); }
 inline double gelu_tanh_exact(double x) {

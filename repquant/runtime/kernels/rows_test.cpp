@@ -169,7 +169,7 @@ TEST(Rows, Activation) {
       got.resize(values->size());
       for (const ActivationKind kind :
            {ActivationKind::kGeluErf, ActivationKind::kGeluTanh, ActivationKind::kSilu,
-            ActivationKind::kRelu, ActivationKind::kSigmoid, ActivationKind::kTanh}) {
+            ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kSigmoid, ActivationKind::kTanh}) {
         const auto count = static_cast<int64_t>(values->size()) - 5;  // a tail
         activation_scalar.run({kind, values->data(), want.data(), count});
         row->run({kind, values->data(), got.data(), count});

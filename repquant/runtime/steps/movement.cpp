@@ -126,7 +126,55 @@ class PrependStep final : public StepKernel {
   int64_t head_bytes_ = 0, tail_bytes_ = 0;
 };
 
+// Units are items: the border is filled, then lines of the last axis are copied.
+class PadStep final : public StepKernel {
+ public:
+  PadStep(const Plan& plan, const Step& step) {
+    const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
+    from_ = in.item_shape, to_ = out.item_shape, before_ = list(step, "before");
+    expect(in.dtype == out.dtype && from_.size() == to_.size() && before_.size() == to_.size(),
+           step, "equal types and ranks", to_string(to_));
+    for (size_t i = 0; i < to_.size(); ++i) {
+      expect(before_[i] >= 0 && before_[i] + from_[i] <= to_[i], step, "room for the input",
+             to_string(to_));
+    }
+    width_ = static_cast<int64_t>(size_of(in.dtype));
+    if (in.dtype == DType::kU8) fill_ = static_cast<uint8_t>(plan.integer(step, "fill"));
+    in_items_ = items_of(in), out_items_ = items_of(out);
+  }
+  std::string_view name() const override { return "pad/copy"; }
+  int64_t units() const override { return 1; }
+  double ns_per_unit() const override { return 0.2 * static_cast<double>(out_items_); }
+  void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
+    for (int64_t item = begin; item < end; ++item) {
+      std::byte* to = io.out + item * out_items_ * width_;
+      std::memset(to, fill_, static_cast<size_t>(out_items_ * width_));
+      const std::byte* from = io.in[0] + item * in_items_ * width_;
+      const int64_t line = from_.back();
+      for (int64_t first = 0; first < in_items_; first += line, from += line * width_) {
+        int64_t rest = first, offset = 0, stride = 1;
+        for (size_t axis = from_.size(); axis-- > 0;) {
+          offset += (rest % from_[axis] + before_[axis]) * stride;
+          rest /= from_[axis];
+          stride *= to_[axis];
+        }
+        std::memcpy(to + offset * width_, from, static_cast<size_t>(line * width_));
+      }
+    }
+  }
+
+ private:
+  Shape from_, to_;
+  std::vector<int64_t> before_;
+  int64_t width_ = 4, in_items_ = 0, out_items_ = 0;
+  int fill_ = 0;
+};
+
 }  // namespace
+
+std::unique_ptr<StepKernel> make_pad(const Plan& plan, const Step& step, Isa) {
+  return std::make_unique<PadStep>(plan, step);
+}
 
 std::unique_ptr<StepKernel> make_transpose(const Plan& plan, const Step& step, Isa isa) {
   const std::vector<int64_t>&dims = list(step, "dims"), &perm = list(step, "perm");

@@ -14,25 +14,20 @@ struct Op {
 };
 
 constexpr Op kOps[] = {
-    {"quantize", make_quantize},
-    {"quantize_log", make_quantize_log},
-    {"table", make_table},
-    {"dequantize", make_dequantize},
-    {"linear", make_linear},
-    {"attention", make_attention},
-    {"layer_norm", make_norm},
-    {"rms_norm", make_norm},
-    {"activation", make_activation},
-    {"add", make_binary},
-    {"mul", make_binary},
-    {"prepend", make_prepend},
-    {"slice", make_slice},
-    {"transpose", make_transpose},
-    {"mean_rows", make_mean_rows},
+    {"quantize", make_quantize},   {"quantize_log", make_quantize_log},
+    {"table", make_table},         {"dequantize", make_dequantize},
+    {"linear", make_linear},       {"patches", make_patches},
+    {"depthwise", make_depthwise}, {"pad", make_pad},
+    {"attention", make_attention}, {"layer_norm", make_norm},
+    {"rms_norm", make_norm},       {"activation", make_activation},
+    {"add", make_binary},          {"mul", make_binary},
+    {"prepend", make_prepend},     {"slice", make_slice},
+    {"transpose", make_transpose}, {"mean_rows", make_mean_rows},
 };
 
-template <class T> const T* elements(const Plan& plan, const Step& step, const std::string& role,
-                                     int64_t count, bool or_one) {
+template <class T>
+const T* elements(const Plan& plan, const Step& step, const std::string& role, int64_t count,
+                  bool or_one) {
   const Tensor& tensor = plan.tensor(step, role);
   expect(tensor.dtype() == DTypeOf<T>::value, step,
          fmt::format("tensor \"{}\" of {}", role, name_of(DTypeOf<T>::value)),

@@ -24,6 +24,9 @@ std::unique_ptr<StepKernel> make_binary(const Plan&, const Step&, Isa);  // add,
 std::unique_ptr<StepKernel> make_prepend(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_slice(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_transpose(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_pad(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_patches(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_depthwise(const Plan&, const Step&, Isa);
 
 // ---- reading operands; every failure is a kCorruptFile that names the step ----------------------
 [[noreturn]] void bad_step(const Step& step, const std::string& expected, const std::string& got);

@@ -9,7 +9,7 @@
 
 namespace repquant::runtime {
 
-enum class ActivationKind : uint8_t { kGeluErf, kGeluTanh, kSilu, kRelu, kSigmoid, kTanh };
+enum class ActivationKind : uint8_t { kGeluErf, kGeluTanh, kSilu, kRelu, kRelu6, kSigmoid, kTanh };
 
 std::optional<ActivationKind> parse_activation(std::string_view name);  // the plan's spelling
 

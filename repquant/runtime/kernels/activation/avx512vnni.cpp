@@ -56,8 +56,10 @@ template <int N> REPQUANT_INLINE512 Pack<N> half_times(Pack<N> v, Pack<N> factor
 }
 
 template <ActivationKind kKind, int N> REPQUANT_INLINE512 Pack<N> value(Pack<N> x) {
-  if constexpr (kKind == ActivationKind::kRelu)
-    return keep_nan(where_less(constant<N>(0.0f), x, x, constant<N>(0.0f)), x);
+  const Pack<N> rectified = where_less(constant<N>(0.0f), x, x, constant<N>(0.0f));
+  if constexpr (kKind == ActivationKind::kRelu) return keep_nan(rectified, x);
+  if constexpr (kKind == ActivationKind::kRelu6)
+    return keep_nan(smaller(rectified, constant<N>(6.0f)), x);
   if constexpr (kKind == ActivationKind::kSigmoid) return sigmoid(x);
   if constexpr (kKind == ActivationKind::kTanh) return tanh(x);
   const Pack<N> v = bounded_below(x);
@@ -94,6 +96,8 @@ void run(const ActivationArgs& args) noexcept {
       return apply<ActivationKind::kSilu>(args);
     case ActivationKind::kRelu:
       return apply<ActivationKind::kRelu>(args);
+    case ActivationKind::kRelu6:
+      return apply<ActivationKind::kRelu6>(args);
     case ActivationKind::kSigmoid:
       return apply<ActivationKind::kSigmoid>(args);
     case ActivationKind::kTanh:

@@ -24,6 +24,8 @@ template <float (*kFunction)(float)> void apply(const ActivationArgs& args) {
       return apply<silu_f32>(args);
     case ActivationKind::kRelu:
       return apply<relu_f32>(args);
+    case ActivationKind::kRelu6:
+      return apply<relu6_f32>(args);
     case ActivationKind::kSigmoid:
       return apply<sigmoid_f32>(args);
     case ActivationKind::kTanh:

@@ -7,6 +7,7 @@ std::optional<ActivationKind> parse_activation(std::string_view name) {
   if (name == "gelu_tanh") return ActivationKind::kGeluTanh;
   if (name == "silu") return ActivationKind::kSilu;
   if (name == "relu") return ActivationKind::kRelu;
+  if (name == "relu6") return ActivationKind::kRelu6;
   if (name == "sigmoid") return ActivationKind::kSigmoid;
   if (name == "tanh") return ActivationKind::kTanh;
   return std::nullopt;
