@@ -13,6 +13,7 @@
 #include "repquant/runtime/kernels/activation/activation.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
+#include "repquant/runtime/kernels/thresholds.h"
 #include "repquant/runtime/steps/steps.h"
 
 namespace repquant::runtime {
@@ -169,7 +170,8 @@ TEST(Rows, Activation) {
       got.resize(values->size());
       for (const ActivationKind kind :
            {ActivationKind::kGeluErf, ActivationKind::kGeluTanh, ActivationKind::kSilu,
-            ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kSigmoid, ActivationKind::kTanh}) {
+            ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kSigmoid,
+            ActivationKind::kTanh}) {
         const auto count = static_cast<int64_t>(values->size()) - 5;  // a tail
         activation_scalar.run({kind, values->data(), want.data(), count});
         row->run({kind, values->data(), got.data(), count});
@@ -187,13 +189,15 @@ TEST(Rows, Elementwise) {
   for (const ElementwiseKernel* row : elementwise_kernels()) {
     if (!isa_available(row->isa)) continue;
     got = want;
-    for (const int levels : {1, 7, 15, 16, 30, 31, 32, 200}) {
+    for (const int levels : {1, 7, 15, 16, 30, 31, 32, 200, 255}) {
       thresholds.clear();
+      const float steps = levels < 32 ? 3.0f : 18.5f;  // an octave
       for (int i = 0; i < levels; ++i)
-        thresholds.push_back(4.0f * std::exp2(-static_cast<float>(i) / 3.0f));
+        thresholds.push_back(4.0f * std::exp2(-static_cast<float>(i) / steps));
       QuantizeLogArgs args{x.data(), want.data(),       static_cast<int64_t>(x.size()) - 3,
                            0.17f,    thresholds.data(), levels};
-      elementwise_scalar.quantize_log(args);
+      count_thresholds<true>(args.x, args.count, args.shift, args.thresholds, args.levels,
+                             args.codes);
       args.codes = got.data();
       row->quantize_log(args);
       ASSERT_EQ(want, got) << row->name << " " << levels;

@@ -8,7 +8,30 @@
 namespace repquant::runtime {
 namespace {
 
+REPQUANT_AVX512VNNI void quantize_log_buckets(const QuantizeLogArgs& args,
+                                              const ThresholdBuckets& coder) {
+  const __m512 shift = _mm512_set1_ps(args.shift);
+  const __m512i first = _mm512_set1_epi32(coder.first()), last = _mm512_set1_epi32(coder.last()),
+                one = _mm512_set1_epi32(1);
+  for (int64_t i = 0; i < args.count; i += 16) {
+    const __mmask16 live = float512::first_lanes(args.count - i);
+    const __m512 x = _mm512_add_ps(_mm512_maskz_loadu_ps(live, args.x + i), shift);
+    const __m512i bucket = _mm512_srai_epi32(_mm512_castps_si512(x), ThresholdBuckets::kShift);
+    const __m512i at =
+        _mm512_sub_epi32(_mm512_min_epi32(_mm512_max_epi32(bucket, first), last), first);
+    const __m512 next = _mm512_i32gather_ps(at, coder.next(), 4);
+    __m512i code = _mm512_i32gather_epi32(at, coder.base(), 4);
+    code = _mm512_mask_add_epi32(code, _mm512_cmp_ps_mask(x, next, _CMP_LT_OQ), code, one);
+    code = _mm512_maskz_mov_epi32(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), code);
+    _mm512_mask_cvtepi32_storeu_epi8(args.codes + i, live, code);
+  }
+}
+
 REPQUANT_AVX512VNNI void quantize_log_wide(const QuantizeLogArgs& args) noexcept {
+  if (args.levels >= kManyThresholds && args.count >= kManyValues) {
+    const ThresholdBuckets buckets(args.thresholds, args.levels);
+    if (buckets.usable()) return quantize_log_buckets(args, buckets);
+  }
   const LogCoder coder(args.thresholds, args.levels);
   const __m512 shift = _mm512_set1_ps(args.shift);
   int64_t i = 0;

@@ -20,6 +20,15 @@ namespace {
 }
 
 [[maybe_unused]] REPQUANT_ROW void quantize_log(const QuantizeLogArgs& args) noexcept {
+  if (args.levels >= kManyThresholds && args.count >= kManyValues) {
+    const ThresholdBuckets coder(args.thresholds, args.levels);
+    const int64_t count = coder.usable() ? args.count : 0;
+    const float* x = args.x;
+    uint8_t* codes = args.codes;
+    const float shift = args.shift;
+    for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(coder(x[i] + shift));
+    if (count > 0) return;
+  }
   count_thresholds<true>(args.x, args.count, args.shift, args.thresholds, args.levels, args.codes);
 }
 
