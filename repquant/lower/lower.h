@@ -25,7 +25,8 @@ struct LowerOptions {
 // Sites and what becomes of them:
 //   linear 0 (input), 1 (weight): integer `linear`. Log input with table_bits 8: the operand is the
 //     level, the shift goes into the bias.
-//   conv 0, 1 (patch embedding): `quantize`, `transpose` (patches), `linear`.
+//   conv 0, 1: patch embeddings: `quantize`, `transpose` (patches), `linear`; else `patches` and
+//     `linear` over [H, W, C], or `depthwise`; a clamp behind them is taken into the codes.
 //   multi_head_attention 0, 1, 2: integer products of `attention`. Per-head scales need one zero
 //     point for all heads.
 //   multi_head_attention kProbabilities: Log: table_bits 8 "table", 16 "table2", 0 "parity" (B = 2
@@ -37,9 +38,9 @@ struct LowerOptions {
 //
 // model gains "inputs" and "outputs": [{"name", "shape"}]. Equal arguments give equal plans.
 //
-// Errors: kUnsupported names the node and the nearest supported form (layers without a site, other
-// convolutions, masks, compat codes, ...); kInvalidArgument for per-channel activation sites that
-// were not folded; kInternal for weights off their grid.
+// Errors: kUnsupported names the node and the nearest supported form (layers without a site,
+// convolutions of other groups, masks, compat codes, ...); kInvalidArgument for per-channel
+// activation sites that were not folded; kInternal for weights off their grid.
 Plan lower(const Graph& graph, const QuantPlan& plan, const LowerOptions& options = {});
 
 }  // namespace repquant

@@ -3,6 +3,7 @@
 // `depthwise`):
 //   t = base[n] + sum over the window inside the image of (a - za) (w - zw)
 // with base = c + za sum w, which is what the law says when codes outside the image are za.
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -20,17 +21,22 @@ struct DepthwiseI8Args {
   const uint8_t* image = nullptr;               // one item, [height][width][channels]
   const int32_t* weights = nullptr;             // [taps][channels], zero points removed
   const int32_t* base = nullptr;                // [channels]
+  const int8_t* plain = nullptr;                // [taps][channels] as stored
+  const int32_t* c = nullptr;                   // [channels]
+  const int32_t* zw = nullptr;                  // [channels], or nullptr: all zero
   int32_t za = 0;
   uint8_t* codes = nullptr;  // one item, [..][columns][channels], codes out ...
   const float* m = nullptr;
   int32_t zero = 0, lo = 0, hi = 255;
   float* out = nullptr;  // ... or f32 out
   const float *s = nullptr, *b = nullptr;
+  std::byte* scratch = nullptr;  // 64-byte aligned, scratch_bytes long
 };
 
 struct DepthwiseI8Kernel {
   std::string_view name;
   Isa isa;
+  size_t (*scratch_bytes)(const DepthwiseI8Args&);  // shapes alone are read
   void (*run)(const DepthwiseI8Args&) noexcept;
 };
 

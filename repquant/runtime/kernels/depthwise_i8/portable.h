@@ -55,6 +55,8 @@ inline void block(const DepthwiseI8Args& args, Taps ys, Taps xs, int64_t top, in
   for (int64_t c = 0; c < n; ++c) out[c] = linear_output(acc[c], s[c], b[c]);
 }
 
+[[maybe_unused]] size_t no_scratch(const DepthwiseI8Args&) { return 0; }
+
 [[maybe_unused]] REPQUANT_ROW void run(const DepthwiseI8Args& args) noexcept {
   const Window& w = args.window;
   for (int64_t oy = args.first_row; oy < args.first_row + args.rows; ++oy) {

@@ -3,6 +3,6 @@
 
 namespace repquant::runtime {
 
-const DepthwiseI8Kernel depthwise_i8_scalar{"depthwise_i8/scalar", Isa::kScalar, run};
+const DepthwiseI8Kernel depthwise_i8_scalar{"depthwise_i8/scalar", Isa::kScalar, no_scratch, run};
 
 }  // namespace repquant::runtime
