@@ -54,15 +54,18 @@ class CopyStep final : public StepKernel {
     const std::vector<Dim> simple = simplify(dims);
     const size_t split = simple.size() > 1 ? 1 : 0;
     if (split == 1) outer_ = simple[0];
-    if (simple.size() - split > kMaxCopyRank) {
-      unsupported_step(step, fmt::format("{}", simple.size()), "at most 8 strided dimensions");
+    if (simple.size() - split + 1 > kMaxCopyRank) {
+      unsupported_step(step, fmt::format("{}", simple.size()), "at most 7 strided dimensions");
     }
     args_.element_bytes = static_cast<int>(element_);
+    args_.sizes[0] = outer_.size;
+    args_.strides[0] = outer_.stride;
+    args_.rank = 1;
     for (size_t d = split; d < simple.size(); ++d) {
       args_.sizes[args_.rank] = simple[d].size;
       args_.strides[args_.rank++] = simple[d].stride;
     }
-    if (args_.rank == 0) args_.rank = 1, args_.sizes[0] = 1, args_.strides[0] = 1;
+    if (args_.rank == 1) args_.sizes[1] = 1, args_.strides[1] = 1, args_.rank = 2;
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return outer_.size; }
@@ -71,13 +74,15 @@ class CopyStep final : public StepKernel {
   }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     const int64_t piece = out_items_ / outer_.size;
-    for (int64_t unit = begin; unit < end; ++unit) {
+    for (int64_t unit = begin; unit < end;) {  // neighbouring units of an item are one copy
+      const int64_t first = unit % outer_.size;
       CopyArgs args = args_;
-      const int64_t from =
-          unit / outer_.size * in_items_ + offset_ + unit % outer_.size * outer_.stride;
+      args.sizes[0] = std::min(end - unit, outer_.size - first);
+      const int64_t from = unit / outer_.size * in_items_ + offset_ + first * outer_.stride;
       args.from = io.in[0] + from * element_;
       args.to = io.out + unit * piece * element_;
       row_.copy(args);
+      unit += args.sizes[0];
     }
   }
 

@@ -30,6 +30,7 @@ struct MovementKernel {
 
 std::span<const MovementKernel* const> movement_kernels();
 
-extern const MovementKernel movement_scalar;
+// Rows, each defined where its instruction set exists.
+extern const MovementKernel movement_scalar, movement_avx2;
 
 }  // namespace repquant::runtime
