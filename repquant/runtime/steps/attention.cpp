@@ -9,7 +9,7 @@
 namespace repquant::runtime {
 namespace {
 
-constexpr int64_t kRowsPerUnit = 52;  // a multiple of the row tile; 197 tokens make 4 units
+constexpr int64_t kRowsPerUnit = 60;  // a multiple of every row's tile (4, 6); 197 tokens: 4 units
 constexpr int32_t kMaxNarrowLevel = 1 << 14;
 constexpr int64_t kMaxInputZero = 32000;  // differences to codes stay int16
 

@@ -118,9 +118,7 @@ class DepthwiseStep final : public StepKernel {
     const auto taps = static_cast<double>(args_.window.height * args_.window.width);
     return 0.1 * (taps + 2) * static_cast<double>(args_.columns * args_.channels);
   }
-  size_t packed_bytes() const override {
-    return (weights_.size() + base_.size()) * 4 + plain_.size();
-  }
+  size_t packed_bytes() const override { return packed_.size(); }
   size_t scratch_bytes() const override { return row_.scratch_bytes(args_); }
   void run(const StepIo& io, int64_t begin, int64_t end,
            std::byte* scratch) const noexcept override {
@@ -152,37 +150,19 @@ class DepthwiseStep final : public StepKernel {
     const int64_t taps = args_.window.height * args_.window.width, n = args_.channels;
     expect(static_cast<int64_t>(w.size()) == taps * n, step, fmt::format("{} weights", taps * n),
            std::to_string(w.size()));
-    const int32_t* c = integers(plan, step, "c", n);
-    const int32_t* zw = plan.find_tensor(step, "zw") ? integers(plan, step, "zw", n) : nullptr;
+    args_.w = w.data();
+    args_.c = integers(plan, step, "c", n);
+    args_.zw = plan.find_tensor(step, "zw") ? integers(plan, step, "zw", n) : nullptr;
     args_.za = static_cast<int32_t>(plan.integer(step, "za"));
-    weights_.resize(w.size());
-    plain_.resize(w.size());
-    args_.c = c;
-    base_.assign(c, c + n);
-    for (int64_t channel = 0; channel < n; ++channel) {
-      uint32_t sum = 0;
-      for (int64_t k = 0; k < taps; ++k) {
-        const int32_t value = w[static_cast<size_t>(channel * taps + k)];
-        sum += static_cast<uint32_t>(value);
-        weights_[static_cast<size_t>(k * n + channel)] = value - (zw == nullptr ? 0 : zw[channel]);
-        plain_[static_cast<size_t>(k * n + channel)] = static_cast<int8_t>(value);
-      }
-      int32_t& base = base_[static_cast<size_t>(channel)];
-      base =
-          static_cast<int32_t>(static_cast<uint32_t>(base) + static_cast<uint32_t>(args_.za) * sum);
-    }
-    // Codes outside the image must be bytes for the products on stored weights.
-    const bool bytes = args_.za >= 0 && args_.za <= 255;
-    if (bytes) args_.plain = plain_.data();
-    args_.zw = zw;
-    args_.weights = weights_.data();
-    args_.base = base_.data();
+    packed_ = AlignedBytes(row_.packed_bytes(args_));
+    row_.pack(args_, packed_.data());
+    args_.packed = packed_.data();
+    args_.w = nullptr;
   }
 
   const DepthwiseI8Kernel& row_;
   DepthwiseI8Args args_;
-  std::vector<int32_t> weights_, base_;
-  std::vector<int8_t> plain_;
+  AlignedBytes packed_;
   int64_t rows_ = 0;
   bool to_codes_ = false;
 };

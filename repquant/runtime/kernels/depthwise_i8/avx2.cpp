@@ -6,7 +6,8 @@
 
 namespace repquant::runtime {
 
-const DepthwiseI8Kernel depthwise_i8_avx2{"depthwise_i8/avx2", Isa::kAvx2, no_scratch, run};
+const DepthwiseI8Kernel depthwise_i8_avx2{"depthwise_i8/avx2", Isa::kAvx2, packed_bytes, pack,
+                                          no_scratch,          run};
 
 }  // namespace repquant::runtime
 #endif

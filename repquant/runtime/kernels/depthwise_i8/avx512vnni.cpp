@@ -30,74 +30,71 @@ struct Layout {
   }
 };
 
+constexpr int64_t kMostTaps = 256;
+
+// Codes outside the image must be bytes.
 bool fits(const DepthwiseI8Args& args) {
-  return args.channels % kLanes == 0 || kLanes % args.channels == 0;
+  return (args.channels % kLanes == 0 || kLanes % args.channels == 0) && args.za >= 0 &&
+         args.za <= 255 && Layout(args).groups * 4 <= kMostTaps;
 }
 
-struct Scratch {
+struct Wide {
   int8_t* weights;     // [blocks][groups][4][64]: dwords of four taps, in the order of interleave()
   int32_t *base, *zw;  // [blocks][4][16], in that order
   float *scale, *bias;  // [blocks][64]
-  uint8_t* rows;        // [kernel height][row]
+  Wide(const Layout& layout, std::byte* at)
+      : weights(reinterpret_cast<int8_t*>(at)),
+        base(reinterpret_cast<int32_t*>(at + layout.blocks * layout.groups * 4 * kLanes)),
+        zw(base + layout.blocks * kLanes),
+        scale(reinterpret_cast<float*>(zw + layout.blocks * kLanes)),
+        bias(scale + layout.blocks * kLanes) {}
 };
 
-Scratch carve(const Layout& layout, int64_t height, std::byte* at, size_t* used) {
-  const auto take = [&](int64_t bytes) {
-    std::byte* found = at == nullptr ? nullptr : at + *used;
-    *used += static_cast<size_t>(round_up(bytes, 64));
-    return found;
-  };
-  Scratch s{};
-  s.weights = reinterpret_cast<int8_t*>(take(layout.blocks * layout.groups * 4 * kLanes));
-  s.base = reinterpret_cast<int32_t*>(take(layout.blocks * kLanes * 4));
-  s.zw = reinterpret_cast<int32_t*>(take(layout.blocks * kLanes * 4));
-  s.scale = reinterpret_cast<float*>(take(layout.blocks * kLanes * 4));
-  s.bias = reinterpret_cast<float*>(take(layout.blocks * kLanes * 4));
-  s.rows = reinterpret_cast<uint8_t*>(take(height * layout.row_bytes + kLanes));
-  return s;
+size_t wide_packed_bytes(const DepthwiseI8Args& args) {
+  if (!fits(args)) return packed_bytes(args);
+  const Layout layout(args);
+  return static_cast<size_t>(layout.blocks * (layout.groups * 4 + 16) * kLanes);
 }
 
-size_t scratch_bytes(const DepthwiseI8Args& args) {
+size_t wide_scratch_bytes(const DepthwiseI8Args& args) {
   if (!fits(args)) return 0;
-  size_t used = 0;
-  carve(Layout(args), args.window.height, nullptr, &used);
-  return used;
+  return static_cast<size_t>(args.window.height * Layout(args).row_bytes + kLanes);
 }
 
 // Lane of the element that interleave() puts at dword `at` of vector `vector`.
 constexpr int64_t lane_of(int64_t vector, int64_t at) { return at / 4 * 16 + vector * 4 + at % 4; }
 
-void prepare(const DepthwiseI8Args& args, const Layout& layout, const Scratch& s) {
+void wide_pack(const DepthwiseI8Args& args, std::byte* to) {
+  if (!fits(args)) return pack(args, to);
+  const Layout layout(args);
+  const Wide wide(layout, to);
   for (int64_t block = 0; block < layout.blocks; ++block) {
-    for (int64_t vector = 0; vector < 4; ++vector) {
-      for (int64_t at = 0; at < 16; ++at) {
-        const int64_t n = (block * kLanes + lane_of(vector, at)) % args.channels;
-        // t = c + sum a w - zw (sum a - taps za)
-        const int32_t zw = args.zw == nullptr ? 0 : args.zw[n];
-        s.zw[(block * 4 + vector) * 16 + at] = zw;
-        s.base[(block * 4 + vector) * 16 + at] = static_cast<int32_t>(
-            static_cast<uint32_t>(args.c[n]) +
-            static_cast<uint32_t>(zw) * static_cast<uint32_t>(layout.taps * args.za));
-        for (int64_t tap = 0; tap < layout.groups * 4; ++tap) {
-          s.weights[((block * layout.groups + tap / 4) * 4 + vector) * kLanes + at * 4 + tap % 4] =
-              tap < layout.taps ? args.plain[tap * args.channels + n] : int8_t{0};
-        }
+    for (int64_t i = 0; i < kLanes; ++i) {
+      const int64_t vector = i / 16, at = i % 16;
+      const int64_t n = (block * kLanes + lane_of(vector, at)) % args.channels;
+      // t = c + sum a w - zw (sum a - taps za)
+      const int32_t zw = args.zw == nullptr ? 0 : args.zw[n];
+      wide.zw[block * kLanes + i] = zw;
+      wide.base[block * kLanes + i] = static_cast<int32_t>(
+          static_cast<uint32_t>(args.c[n]) +
+          static_cast<uint32_t>(zw) * static_cast<uint32_t>(layout.taps * args.za));
+      for (int64_t tap = 0; tap < layout.groups * 4; ++tap) {
+        wide.weights[((block * layout.groups + tap / 4) * 4 + vector) * kLanes + at * 4 + tap % 4] =
+            tap < layout.taps ? args.w[n * layout.taps + tap] : int8_t{0};
       }
-    }
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const int64_t n = (block * kLanes + lane) % args.channels, to = block * kLanes + lane;
-      s.scale[to] = args.codes != nullptr ? args.m[n] : args.s[n];
-      s.bias[to] = args.codes != nullptr ? 0.0f : args.b[n];
+      const int64_t own = (block * kLanes + i) % args.channels;
+      wide.scale[block * kLanes + i] = args.m != nullptr ? args.m[own] : args.s[own];
+      wide.bias[block * kLanes + i] = args.m != nullptr ? 0.0f : args.b[own];
     }
   }
 }
 
 // The rows of the image under one row of windows, padded with za, pixels by phase of the stride.
-void copy_rows(const DepthwiseI8Args& args, const Layout& layout, const Scratch& s, int64_t oy) {
+void copy_rows(const DepthwiseI8Args& args, const Layout& layout, int64_t oy) {
   const Window& w = args.window;
   const int64_t channels = args.channels;
   for (int64_t ky = 0; ky < w.height; ++ky) {
-    uint8_t* row = s.rows + ky * layout.row_bytes;
+    uint8_t* row = reinterpret_cast<uint8_t*>(args.scratch) + ky * layout.row_bytes;
     const int64_t y = oy * w.stride_y + ky * w.dilation_y - w.top;
     std::memset(row, args.za, static_cast<size_t>(layout.row_bytes));
     if (y < 0 || y >= args.height) continue;
@@ -136,7 +133,7 @@ REPQUANT_INLINE512 void in_order(__m512i (&v)[4]) {
   v[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
 }
 
-REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Scratch& s, const __m512i (&t)[4],
+REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Wide& wide, const __m512i (&t)[4],
                               int64_t block, int64_t at, int64_t live) {
   const vnni512::Codes codes(args.zero, args.lo, args.hi);
 #pragma GCC unroll 4
@@ -145,11 +142,11 @@ REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Scratch& s, con
     if (left <= 0) return;
     const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
     const __m512 x = _mm512_cvtepi32_ps(t[v]);
-    const __m512 scale = _mm512_loadu_ps(s.scale + block * kLanes + 16 * v);
+    const __m512 scale = _mm512_loadu_ps(wide.scale + block * kLanes + 16 * v);
     if (args.codes != nullptr) {
       codes.store(_mm512_mul_ps(x, scale), mask, args.codes + at + 16 * v);
     } else {
-      const __m512 bias = _mm512_loadu_ps(s.bias + block * kLanes + 16 * v);
+      const __m512 bias = _mm512_loadu_ps(wide.bias + block * kLanes + 16 * v);
       _mm512_mask_storeu_ps(args.out + at + 16 * v, mask, _mm512_fmadd_ps(x, scale, bias));
     }
   }
@@ -157,20 +154,21 @@ REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Scratch& s, con
 
 template <bool kAsymmetric>
 REPQUANT_AVX512VNNI void output_row(const DepthwiseI8Args& args, const Layout& layout,
-                                    const Scratch& s, const int64_t* offsets, int64_t oy) {
+                                    const Wide& wide, const int64_t* offsets, int64_t oy) {
   const int64_t lanes = args.columns * args.channels;
+  const auto* rows = reinterpret_cast<const uint8_t*>(args.scratch);
   for (int64_t first = 0; first < lanes; first += kLanes) {
     const int64_t block = first / kLanes % layout.blocks;
     __m512i acc[4];
 #pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) acc[v] = _mm512_loadu_si512(s.base + (block * 4 + v) * 16);
+    for (int v = 0; v < 4; ++v) acc[v] = _mm512_loadu_si512(wide.base + (block * 4 + v) * 16);
     __m512i sums[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
                        _mm512_setzero_si512()};
-    const int8_t* weights = s.weights + block * layout.groups * 4 * kLanes;
+    const int8_t* weights = wide.weights + block * layout.groups * 4 * kLanes;
     for (int64_t g = 0; g < layout.groups; ++g, weights += 4 * kLanes) {
       __m512i a[4], v[4];
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) a[i] = _mm512_loadu_si512(s.rows + offsets[4 * g + i] + first);
+      for (int i = 0; i < 4; ++i) a[i] = _mm512_loadu_si512(rows + offsets[4 * g + i] + first);
       interleave(a, v);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i)
@@ -187,21 +185,18 @@ REPQUANT_AVX512VNNI void output_row(const DepthwiseI8Args& args, const Layout& l
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v)
         acc[v] = _mm512_sub_epi32(
-            acc[v], _mm512_mullo_epi32(sums[v], _mm512_loadu_si512(s.zw + (block * 4 + v) * 16)));
+            acc[v],
+            _mm512_mullo_epi32(sums[v], _mm512_loadu_si512(wide.zw + (block * 4 + v) * 16)));
     }
     in_order(acc);
-    write(args, s, acc, block, oy * lanes + first, lanes - first);
+    write(args, wide, acc, block, oy * lanes + first, lanes - first);
   }
 }
 
-constexpr int64_t kMostTaps = 256;
-
 REPQUANT_AVX512VNNI void run_wide(const DepthwiseI8Args& args) noexcept {
+  if (!fits(args)) return run(args);
   const Layout layout(args);
-  if (!fits(args) || args.plain == nullptr || layout.groups * 4 > kMostTaps) return run(args);
-  size_t used = 0;
-  const Scratch s = carve(layout, args.window.height, args.scratch, &used);
-  prepare(args, layout, s);
+  const Wide wide(layout, const_cast<std::byte*>(args.packed));
   int64_t offsets[kMostTaps] = {};
   for (int64_t tap = 0; tap < layout.taps; ++tap) {
     const int64_t x = tap % args.window.width * args.window.dilation_x;
@@ -210,16 +205,17 @@ REPQUANT_AVX512VNNI void run_wide(const DepthwiseI8Args& args) noexcept {
                    x / args.window.stride_x * args.channels;
   }
   for (int64_t oy = args.first_row; oy < args.first_row + args.rows; ++oy) {
-    copy_rows(args, layout, s, oy);
-    args.zw == nullptr ? output_row<false>(args, layout, s, offsets, oy)
-                       : output_row<true>(args, layout, s, offsets, oy);
+    copy_rows(args, layout, oy);
+    args.zw == nullptr ? output_row<false>(args, layout, wide, offsets, oy)
+                       : output_row<true>(args, layout, wide, offsets, oy);
   }
 }
 
 }  // namespace
 
 const DepthwiseI8Kernel depthwise_i8_avx512vnni{"depthwise_i8/avx512vnni", Isa::kAvx512Vnni,
-                                                scratch_bytes, run_wide};
+                                                wide_packed_bytes,         wide_pack,
+                                                wide_scratch_bytes,        run_wide};
 
 }  // namespace repquant::runtime
 #endif

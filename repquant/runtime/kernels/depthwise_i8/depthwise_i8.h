@@ -1,8 +1,8 @@
 #pragma once
 // depthwise_i8: one window of codes a channel times its weights, int32 exact (core/plan.h, step
 // `depthwise`):
-//   t = base[n] + sum over the window inside the image of (a - za) (w - zw)
-// with base = c + za sum w, which is what the law says when codes outside the image are za.
+//   t = c[n] + za sum w + sum over the window inside the image of (a - za) (w - zw)
+// which is what the law says when codes outside the image are za.
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -19,11 +19,11 @@ struct DepthwiseI8Args {
   int64_t columns = 0;                          // of the output
   int64_t first_row = 0, rows = 0;              // output rows [first_row, first_row + rows)
   const uint8_t* image = nullptr;               // one item, [height][width][channels]
-  const int32_t* weights = nullptr;             // [taps][channels], zero points removed
-  const int32_t* base = nullptr;                // [channels]
-  const int8_t* plain = nullptr;                // [taps][channels] as stored
-  const int32_t* c = nullptr;                   // [channels]
-  const int32_t* zw = nullptr;                  // [channels], or nullptr: all zero
+  const int8_t* w = nullptr;          // [channels][taps], read by `pack` alone, as the next two
+  const int32_t* c = nullptr;         // [channels]
+  const int32_t* zw = nullptr;        // [channels], or nullptr: all zero
+  const std::byte* packed = nullptr;  // as written by the row's `pack`, 64-byte aligned
+
   int32_t za = 0;
   uint8_t* codes = nullptr;  // one item, [..][columns][channels], codes out ...
   const float* m = nullptr;
@@ -36,7 +36,11 @@ struct DepthwiseI8Args {
 struct DepthwiseI8Kernel {
   std::string_view name;
   Isa isa;
-  size_t (*scratch_bytes)(const DepthwiseI8Args&);  // shapes alone are read
+  // Of arguments that are the same for every call: all but images, outputs, rows, packed, scratch.
+  size_t (*packed_bytes)(const DepthwiseI8Args&);
+  void (*pack)(const DepthwiseI8Args&, std::byte* packed);
+  size_t (*scratch_bytes)(const DepthwiseI8Args&);
+
   void (*run)(const DepthwiseI8Args&) noexcept;
 };
 

@@ -22,19 +22,47 @@ inline Taps inside(int64_t origin, int64_t dilation, int64_t taps, int64_t size)
   return found;
 }
 
+// Weights [taps][channels] without their zero points, then c + za sum w [channels].
+struct Packed {
+  int32_t *weights, *base;
+  Packed(const DepthwiseI8Args& args, std::byte* at)
+      : weights(reinterpret_cast<int32_t*>(at)),
+        base(weights + args.window.height * args.window.width * args.channels) {}
+};
+
+inline size_t packed_bytes(const DepthwiseI8Args& args) {
+  return static_cast<size_t>((args.window.height * args.window.width + 1) * args.channels) * 4;
+}
+
+inline void pack(const DepthwiseI8Args& args, std::byte* to) {
+  const Packed packed(args, to);
+  const int64_t taps = args.window.height * args.window.width, n = args.channels;
+  for (int64_t channel = 0; channel < n; ++channel) {
+    uint32_t sum = 0;
+    for (int64_t k = 0; k < taps; ++k) {
+      const int32_t value = args.w[channel * taps + k];
+      sum += static_cast<uint32_t>(value);
+      packed.weights[k * n + channel] = value - (args.zw == nullptr ? 0 : args.zw[channel]);
+    }
+    packed.base[channel] = static_cast<int32_t>(static_cast<uint32_t>(args.c[channel]) +
+                                                static_cast<uint32_t>(args.za) * sum);
+  }
+}
+
 template <bool kWhole>
 inline void block(const DepthwiseI8Args& args, Taps ys, Taps xs, int64_t top, int64_t left,
                   int64_t channel, int64_t count, int64_t at) {
   const int64_t channels = args.channels, n = kWhole ? kChannels : count;
   int32_t acc[kChannels];
-  for (int64_t c = 0; c < n; ++c) acc[c] = args.base[channel + c];
+  const Packed packed(args, const_cast<std::byte*>(args.packed));
+  for (int64_t c = 0; c < n; ++c) acc[c] = packed.base[channel + c];
   const int32_t za = args.za;
   for (int64_t ky = ys.first; ky < ys.last; ++ky) {
     for (int64_t kx = xs.first; kx < xs.last; ++kx) {
       const int64_t y = top + ky * args.window.dilation_y, x = left + kx * args.window.dilation_x;
       const uint8_t* __restrict a = args.image + (y * args.width + x) * channels + channel;
       const int32_t* __restrict w =
-          args.weights + (ky * args.window.width + kx) * channels + channel;
+          packed.weights + (ky * args.window.width + kx) * channels + channel;
       for (int64_t c = 0; c < n; ++c) {
         acc[c] =
             static_cast<int32_t>(static_cast<uint32_t>(acc[c]) +

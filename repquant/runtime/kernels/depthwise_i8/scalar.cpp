@@ -3,6 +3,7 @@
 
 namespace repquant::runtime {
 
-const DepthwiseI8Kernel depthwise_i8_scalar{"depthwise_i8/scalar", Isa::kScalar, no_scratch, run};
+const DepthwiseI8Kernel depthwise_i8_scalar{
+    "depthwise_i8/scalar", Isa::kScalar, packed_bytes, pack, no_scratch, run};
 
 }  // namespace repquant::runtime
