@@ -16,6 +16,7 @@
 #include "repquant/core/fields.h"
 #include "repquant/core/machine.h"
 #include "repquant/core/version.h"
+#include "repquant/evaluate/metrics.h"
 
 namespace repquant::cli {
 namespace {
@@ -59,17 +60,6 @@ std::vector<double> ratios(const Samples& samples, size_t contender) {
   for (size_t round = 0; round < samples.seconds[0].size(); ++round)
     result.push_back(samples.seconds[contender][round] / samples.seconds[0][round]);
   return result;
-}
-
-double sqnr_db(const Tensor& reference, const Tensor& value) {
-  if (reference.size() != value.size()) return NAN;
-  const auto x = reference.as<float>(), y = value.as<float>();
-  double energy = 0, error = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    energy += static_cast<double>(x[i]) * x[i];
-    error += (static_cast<double>(x[i]) - y[i]) * (static_cast<double>(x[i]) - y[i]);
-  }
-  return 10 * std::log10(energy / error);
 }
 
 // Element of the first difference in bits.
@@ -212,7 +202,9 @@ json contender_json(const Contender& contender, const std::vector<double>& secon
               {"p90_ms", quantile(ms, 0.9)},
               {"samples", ms}});
   if (reference != nullptr && reference != &contender.output) {
-    const double db = sqnr_db(*reference, contender.output);
+    const bool comparable = reference->size() == contender.output.size();
+    const double db =
+        comparable ? sqnr_db(reference->as<float>(), contender.output.as<float>()) : NAN;
     row["sqnr_db"] = std::isfinite(db) ? json(db) : json();
   }
   return row;

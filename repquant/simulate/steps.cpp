@@ -65,36 +65,54 @@ int32_t checked_sum(int64_t t) {
   return static_cast<int32_t>(t);
 }
 
+// int32 sums to codes, or to floats with an optional residual: the two ways out of a product.
+class ProductOutput {
+ public:
+  explicit ProductOutput(const StepContext& c)
+      : c_(c),
+        codes_out_(c.out.dtype() == DType::kU8),
+        constants_(c.plan.tensor(c.step, "c").as<int32_t>()),
+        scales_(c.reals(codes_out_ ? "m" : "s")) {
+    if (codes_out_) codes_ = CodeOutput(c);
+    if (!codes_out_) biases_ = c.reals("b");
+    if (const Tensor* zw = c.plan.find_tensor(c.step, "zw")) zeros_ = zw->as<int32_t>();
+    if (c.in.size() == 2) residual_ = c.in[1]->as<float>();
+  }
+
+  // Element i of the output, column n; `centred`: sum of (a - za).
+  void put(size_t i, size_t n, int64_t product, int64_t centred) const {
+    const int64_t zero = zeros_.empty() ? 0 : int64_t{zeros_[n]};
+    const int32_t t = checked_sum(product + constants_[n] - zero * centred);
+    if (codes_out_) {
+      c_.out.as<uint8_t>()[i] =
+          static_cast<uint8_t>(requantize(t, scales_[n], codes_.zero, codes_.lo, codes_.hi));
+      return;
+    }
+    const float y = std::fmaf(static_cast<float>(t), scales_[n], biases_[n]);
+    c_.out.as<float>()[i] = residual_.empty() ? y : residual_[i] + y;
+  }
+
+ private:
+  const StepContext& c_;
+  bool codes_out_;
+  std::span<const int32_t> constants_, zeros_;
+  std::span<const float> scales_, biases_, residual_;
+  CodeOutput codes_;
+};
+
 void linear(const StepContext& c) {
   const auto a = c.in[0]->as<uint8_t>();
   const size_t k = static_cast<size_t>(c.in[0]->shape().back());
   const size_t n = static_cast<size_t>(c.out.shape().back());
   const size_t rows = a.size() / k;
-  const auto constants = c.plan.tensor(c.step, "c").as<int32_t>();
-  const Tensor* zw = c.plan.find_tensor(c.step, "zw");
   const int64_t za = c.integer("za");
-  const bool codes_out = c.out.dtype() == DType::kU8;
-  const auto scales = c.reals(codes_out ? "m" : "s");
-  const auto biases = codes_out ? std::span<const float>() : c.reals("b");
-  const float* residual = c.in.size() == 2 ? c.in[1]->as<float>().data() : nullptr;
-  const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
+  const ProductOutput output(c);
   for (size_t row = 0; row < rows; ++row) {
     const auto codes_in = a.subspan(row * k, k);
     int64_t centred = 0;  // sum of (a - za)
     for (const uint8_t code : codes_in) centred += int64_t{code} - za;
-    for (size_t o = 0; o < n; ++o) {
-      const int64_t zero = zw == nullptr ? 0 : int64_t{zw->as<int32_t>()[o]};
-      const int32_t t = checked_sum(product(codes_in, c.weights.subspan(o * k, k)) + constants[o] -
-                                    zero * centred);
-      const size_t i = row * n + o;
-      if (codes_out) {
-        c.out.as<uint8_t>()[i] =
-            static_cast<uint8_t>(requantize(t, scales[o], codes.zero, codes.lo, codes.hi));
-        continue;
-      }
-      const float y = std::fmaf(static_cast<float>(t), scales[o], biases[o]);
-      c.out.as<float>()[i] = residual == nullptr ? y : residual[i] + y;
-    }
+    for (size_t o = 0; o < n; ++o)
+      output.put(row * n + o, o, product(codes_in, c.weights.subspan(o * k, k)), centred);
   }
 }
 
@@ -125,16 +143,10 @@ void patches(const StepContext& c) {
 void depthwise(const StepContext& c) {
   const Window w = Window::of(c.step);
   const int64_t columns = c.out.shape()[1], channels = c.out.shape()[2];
-  const auto constants = c.plan.tensor(c.step, "c").as<int32_t>();
-  const Tensor* zw = c.plan.find_tensor(c.step, "zw");
   const int32_t za = c.integer("za");
-  const bool codes_out = c.out.dtype() == DType::kU8;
-  const auto scales = c.reals(codes_out ? "m" : "s");
-  const auto biases = codes_out ? std::span<const float>() : c.reals("b");
-  const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
+  const ProductOutput output(c);
   for (int64_t i = 0; i < c.out.size(); ++i) {
     const int64_t channel = i % channels, ox = i / channels % columns, oy = i / channels / columns;
-    const auto n = static_cast<size_t>(channel);
     int64_t sum = 0, centred = 0;
     for (int64_t k = 0; k < w.height * w.width; ++k) {
       const int32_t code =
@@ -143,15 +155,7 @@ void depthwise(const StepContext& c) {
       sum += int64_t{code} * c.weights[static_cast<size_t>(channel * w.height * w.width + k)];
       centred += code - za;
     }
-    const int64_t zero = zw == nullptr ? 0 : int64_t{zw->as<int32_t>()[n]};
-    const int32_t t = checked_sum(sum + constants[n] - zero * centred);
-    if (codes_out) {
-      c.out.as<uint8_t>()[static_cast<size_t>(i)] =
-          static_cast<uint8_t>(requantize(t, scales[n], codes.zero, codes.lo, codes.hi));
-    } else {
-      c.out.as<float>()[static_cast<size_t>(i)] =
-          std::fmaf(static_cast<float>(t), scales[n], biases[n]);
-    }
+    output.put(static_cast<size_t>(i), static_cast<size_t>(channel), sum, centred);
   }
 }
 

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "repquant/runtime/kernels/dot.h"
+#include "repquant/runtime/kernels/gemm_i8/quads.h"
 #include "repquant/runtime/kernels/vnni512.h"
 
 namespace repquant::runtime {
@@ -18,10 +18,8 @@ namespace {
 
 constexpr int64_t kRows = vnni512::kRows;
 
-int64_t depth_of(const GemmI8Shape& shape) { return round_up(shape.k, 4); }
-
 size_t packed_bytes(const GemmI8Shape& shape) {
-  return static_cast<size_t>(round_up(shape.n, 16) * depth_of(shape));
+  return static_cast<size_t>(round_up(shape.n, 16) * quad_depth(shape));
 }
 
 int64_t panel_width(const GemmI8Shape& shape, int64_t first) {
@@ -30,7 +28,7 @@ int64_t panel_width(const GemmI8Shape& shape, int64_t first) {
 
 void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
   std::memset(packed, 0, packed_bytes(shape));
-  const int64_t depth = depth_of(shape);
+  const int64_t depth = quad_depth(shape);
   for (int64_t first = 0; first < shape.n; first += vnni512::kColumns) {
     const int64_t width = panel_width(shape, first);
     auto* panel = static_cast<int8_t*>(packed) + first * depth;
@@ -42,14 +40,6 @@ void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
       std::memcpy(panel + (k / 4 * width + n) * 4, row + k, static_cast<size_t>(shape.k - k));
     }
   }
-}
-
-// Rows whose length is no multiple of 4 are copied, with zeros behind.
-constexpr int64_t kCopiedRows = 48;
-
-size_t scratch_bytes(const GemmI8Shape& shape) {
-  const int64_t rows = shape.k % 4 == 0 ? 0 : kCopiedRows;
-  return static_cast<size_t>(rows * depth_of(shape) + 64);
 }
 
 struct Block {
@@ -72,7 +62,7 @@ template <int kTileRows, int kVectors>
 REPQUANT_AVX512VNNI void tile(const GemmI8Args& args, const Block& block, const int8_t* panel,
                               int64_t first) {
   __m512i acc[kTileRows][kVectors];
-  vnni512::products<kTileRows, kVectors>(block.a, block.stride, panel, depth_of(args.shape) / 4,
+  vnni512::products<kTileRows, kVectors>(block.a, block.stride, panel, quad_depth(args.shape) / 4,
                                          acc);
   int32_t sums[kTileRows] = {};
   if (args.zw != nullptr) row_sums(args, block, kTileRows, sums);
@@ -139,7 +129,7 @@ REPQUANT_AVX512VNNI void tiles(const GemmI8Args& args, Block block, const int8_t
 }
 
 REPQUANT_AVX512VNNI void panels(const GemmI8Args& args, const Block& block) {
-  const int64_t depth = depth_of(args.shape);
+  const int64_t depth = quad_depth(args.shape);
   for (int64_t first = 0; first < args.shape.n; first += vnni512::kColumns) {
     const int8_t* panel = static_cast<const int8_t*>(args.weights) + first * depth;
     switch (panel_width(args.shape, first) / 16) {
@@ -160,23 +150,15 @@ REPQUANT_AVX512VNNI void panels(const GemmI8Args& args, const Block& block) {
 }
 
 REPQUANT_AVX512VNNI void run(const GemmI8Args& args) noexcept {
-  if (args.shape.k % 4 == 0) return panels(args, {args.a, args.shape.k, 0, args.rows});
-  auto* copy = reinterpret_cast<uint8_t*>(args.scratch);
-  const int64_t depth = depth_of(args.shape), k = args.shape.k;
-  for (int64_t row = 0; row < args.rows; row += kCopiedRows) {
-    const int64_t rows = std::min(kCopiedRows, args.rows - row);
-    for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(copy + r * depth, args.a + (row + r) * k, static_cast<size_t>(k));
-      std::memset(copy + r * depth + k, 0, static_cast<size_t>(depth - k));
-    }
-    panels(args, {copy, depth, row, rows});
-  }
+  for_quad_rows(args, [&args](const uint8_t* a, int64_t stride, int64_t row, int64_t rows) {
+    panels(args, {a, stride, row, rows});
+  });
 }
 
 }  // namespace
 
 const GemmI8Kernel gemm_i8_avx512vnni{
-    "gemm_i8/avx512vnni", Isa::kAvx512Vnni, kRows, packed_bytes, pack, scratch_bytes, run};
+    "gemm_i8/avx512vnni", Isa::kAvx512Vnni, kRows, packed_bytes, pack, quad_scratch_bytes, run};
 
 }  // namespace repquant::runtime
 #endif

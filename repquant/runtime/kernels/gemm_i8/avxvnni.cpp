@@ -9,35 +9,26 @@
 #include <algorithm>
 #include <cstring>
 
-#include "repquant/runtime/kernels/dot.h"
+#include "repquant/runtime/kernels/gemm_i8/quads.h"
 
 namespace repquant::runtime {
 namespace {
 
 constexpr int64_t kRows = 3, kColumns = 24;
 
-int64_t depth_of(const GemmI8Shape& shape) { return round_up(shape.k, 4); }
-
 size_t packed_bytes(const GemmI8Shape& shape) {
-  return static_cast<size_t>(round_up(shape.n, kColumns) * depth_of(shape));
+  return static_cast<size_t>(round_up(shape.n, kColumns) * quad_depth(shape));
 }
 
 void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
   std::memset(packed, 0, packed_bytes(shape));
-  const int64_t depth = depth_of(shape);
+  const int64_t depth = quad_depth(shape);
   for (int64_t n = 0; n < shape.n; ++n) {
     auto* panel = static_cast<int8_t*>(packed) + n / kColumns * kColumns * depth;
     const int8_t* row = codes + n * shape.k;
     for (int64_t k = 0; k < shape.k; ++k)
       panel[(k / 4 * kColumns + n % kColumns) * 4 + k % 4] = row[k];
   }
-}
-
-constexpr int64_t kCopiedRows = 48;  // where the row length is no multiple of 4
-
-size_t scratch_bytes(const GemmI8Shape& shape) {
-  const int64_t rows = shape.k % 4 == 0 ? 0 : kCopiedRows;
-  return static_cast<size_t>(rows * depth_of(shape) + 64);
 }
 
 #define REPQUANT_INLINE REPQUANT_AVXVNNI __attribute__((always_inline)) inline
@@ -91,7 +82,7 @@ REPQUANT_INLINE void tile(const GemmI8Args& args, const uint8_t* a, int64_t stri
   __m256i acc[kTileRows][3];
 #pragma GCC unroll 3
   for (int r = 0; r < kTileRows; ++r) acc[r][0] = acc[r][1] = acc[r][2] = _mm256_setzero_si256();
-  const int64_t quads = depth_of(args.shape) / 4;
+  const int64_t quads = quad_depth(args.shape) / 4;
   for (int64_t q = 0; q < quads; ++q, panel += 4 * kColumns) {
     const auto* w = reinterpret_cast<const __m256i*>(panel);
     const __m256i w0 = _mm256_loadu_si256(w), w1 = _mm256_loadu_si256(w + 1),
@@ -119,7 +110,7 @@ REPQUANT_INLINE void tile(const GemmI8Args& args, const uint8_t* a, int64_t stri
 // Rows [row, row + rows) of the matrix, read at `a`.
 REPQUANT_AVXVNNI void panels(const GemmI8Args& args, const uint8_t* a, int64_t stride, int64_t row,
                              int64_t rows) {
-  const int64_t depth = depth_of(args.shape);
+  const int64_t depth = quad_depth(args.shape);
   for (int64_t first = 0; first < args.shape.n; first += kColumns) {
     const int8_t* panel = static_cast<const int8_t*>(args.weights) + first * depth;
     int64_t r = 0;
@@ -130,23 +121,15 @@ REPQUANT_AVXVNNI void panels(const GemmI8Args& args, const uint8_t* a, int64_t s
 }
 
 REPQUANT_AVXVNNI void run(const GemmI8Args& args) noexcept {
-  const int64_t depth = depth_of(args.shape), k = args.shape.k;
-  if (k == depth) return panels(args, args.a, k, 0, args.rows);
-  auto* copy = reinterpret_cast<uint8_t*>(args.scratch);
-  for (int64_t row = 0; row < args.rows; row += kCopiedRows) {
-    const int64_t rows = std::min(kCopiedRows, args.rows - row);
-    for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(copy + r * depth, args.a + (row + r) * k, static_cast<size_t>(k));
-      std::memset(copy + r * depth + k, 0, static_cast<size_t>(depth - k));
-    }
-    panels(args, copy, depth, row, rows);
-  }
+  for_quad_rows(args, [&args](const uint8_t* a, int64_t stride, int64_t row, int64_t rows) {
+    panels(args, a, stride, row, rows);
+  });
 }
 
 }  // namespace
 
 const GemmI8Kernel gemm_i8_avxvnni{
-    "gemm_i8/avxvnni", Isa::kAvxVnni, kRows, packed_bytes, pack, scratch_bytes, run};
+    "gemm_i8/avxvnni", Isa::kAvxVnni, kRows, packed_bytes, pack, quad_scratch_bytes, run};
 
 }  // namespace repquant::runtime
 #endif
