@@ -10,43 +10,10 @@
 namespace repquant::reconstruct {
 namespace {
 
-struct Sums {
-  double error = 0, energy = 0, got = 0, cross = 0, count = 0;
-};
-
-Sums sums_of(const at::Tensor& want, const at::Tensor& got) {
-  const at::Tensor w = want.contiguous(), g = got.contiguous();
-  REPQUANT_CHECK(w.numel() == g.numel());
-  const float *a = w.data_ptr<float>(), *b = g.data_ptr<float>();
-  // Lanes: the compiler may not reorder a sum of doubles by itself.
-  constexpr int64_t lanes = 8;
-  double error[lanes] = {}, energy[lanes] = {}, square[lanes] = {}, cross[lanes] = {};
-  for (int64_t i = 0; i < w.numel(); i += lanes) {
-    const int64_t count = std::min(lanes, w.numel() - i);
-    for (int64_t k = 0; k < count; ++k) {
-      const double x = a[i + k], y = b[i + k];
-      error[k] += (x - y) * (x - y);
-      energy[k] += x * x;
-      square[k] += y * y;
-      cross[k] += x * y;
-    }
-  }
-  Sums sums;
-  for (int64_t k = 0; k < lanes; ++k) {
-    sums.error += error[k];
-    sums.energy += energy[k];
-    sums.got += square[k];
-    sums.cross += cross[k];
-  }
-  sums.count = static_cast<double>(w.numel());
-  return sums;
-}
-
 void add_rows(Report& report, const std::string& stage, const std::string& layer,
-              const Sums& sums) {
+              const ErrorSums& sums) {
   report.add({stage, layer, "output_mse", sums.error / sums.count});
-  if (sums.error > 0)
-    report.add({stage, layer, "sqnr_db", 10 * std::log10(sums.energy / sums.error)});
+  if (sums.error > 0) report.add({stage, layer, "sqnr_db", sums.sqnr_db()});
   report.add(
       {stage, layer, "cosine", sums.cross / std::max(std::sqrt(sums.energy * sums.got), 1e-300)});
 }
@@ -82,7 +49,7 @@ void compare(Workspace& ws, const std::string& stage, int64_t samples, const Wei
     const Node& node = ws.graph.node(id);
     if (is_layer(node.op)) {
       add_rows(ws.report, stage, node.name,
-               sums_of(want.at(node.outputs[0]), got.at(node.outputs[0])));
+               error_sums(want.at(node.outputs[0]), got.at(node.outputs[0])));
     }
     for (const ValueId v : node.inputs) {
       if (v != kNoValue && --uses[v] == 0) {
@@ -101,6 +68,45 @@ QParams min_max(const at::Tensor& values, int bits) {
 }
 
 }  // namespace
+
+ErrorSums& ErrorSums::operator+=(const ErrorSums& other) {
+  error += other.error;
+  energy += other.energy;
+  got += other.got;
+  cross += other.cross;
+  count += other.count;
+  return *this;
+}
+
+double ErrorSums::sqnr_db() const { return 10 * std::log10(energy / std::max(error, 1e-300)); }
+
+ErrorSums error_sums(const at::Tensor& want, const at::Tensor& got) {
+  const at::Tensor w = want.contiguous(), g = got.contiguous();
+  REPQUANT_CHECK(w.numel() == g.numel());
+  const float *a = w.data_ptr<float>(), *b = g.data_ptr<float>();
+  // Lanes: the compiler may not reorder a sum of doubles by itself.
+  constexpr int64_t lanes = 8;
+  double error[lanes] = {}, energy[lanes] = {}, square[lanes] = {}, cross[lanes] = {};
+  for (int64_t i = 0; i < w.numel(); i += lanes) {
+    const int64_t count = std::min(lanes, w.numel() - i);
+    for (int64_t k = 0; k < count; ++k) {
+      const double x = a[i + k], y = b[i + k];
+      error[k] += (x - y) * (x - y);
+      energy[k] += x * x;
+      square[k] += y * y;
+      cross[k] += x * y;
+    }
+  }
+  ErrorSums sums;
+  for (int64_t k = 0; k < lanes; ++k) {
+    sums.error += error[k];
+    sums.energy += energy[k];
+    sums.got += square[k];
+    sums.cross += cross[k];
+  }
+  sums.count = static_cast<double>(w.numel());
+  return sums;
+}
 
 bool is_layer(OpKind op) {
   return op == OpKind::kLinear || op == OpKind::kConv || op == OpKind::kMultiHeadAttention;

@@ -9,6 +9,14 @@ namespace repquant::reconstruct {
 
 bool is_layer(OpKind op);
 
+// Sums over pairs of values, in double.
+struct ErrorSums {
+  double error = 0, energy = 0, got = 0, cross = 0, count = 0;  // (w - g)^2, w^2, g^2, w g, pairs
+  ErrorSums& operator+=(const ErrorSums& other);
+  double sqnr_db() const;  // capped where the error is 0
+};
+ErrorSums error_sums(const at::Tensor& want, const at::Tensor& got);  // f32, equal sizes
+
 // ws.weights and ws.plan against ws.reference on up to `samples` calibration samples, everything
 // before a layer quantized as well: rows output_mse, cosine and (unless the error is 0) sqnr_db of
 // stage `stage`.

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "repquant/quantize/fake_quantize.h"
+#include "repquant/reconstruct/layer_error.h"
 #include "repquant/reconstruct/token_importance.h"
 #include "repquant/reconstruct/unit.h"
 
@@ -43,13 +44,9 @@ void train(Workspace& ws, const SequentialOptions& options, std::span<const obse
 }
 
 double sqnr_db(const observe::Chunks& want, const observe::Chunks& got) {
-  double energy = 0, error = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    const at::Tensor w = want[i].to(at::kDouble), g = got[i].to(at::kDouble);
-    energy += w.square().sum().item<double>();
-    error += (w - g).square().sum().item<double>();
-  }
-  return 10 * std::log10(energy / std::max(error, 1e-300));
+  ErrorSums sums;
+  for (size_t i = 0; i < want.size(); ++i) sums += error_sums(want[i], got[i]);
+  return sums.sqnr_db();
 }
 
 // 8-bit codes before the block's activations, all or none: kept where they cost the block's output
