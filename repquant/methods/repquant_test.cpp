@@ -75,7 +75,7 @@ TEST(Repquant, TablesBeforeGeluStayOnlyWhereTheyAreNeutral) {
   int kept = 0, dropped = 0;
   for (const int bits : {3, 8}) {
     Workspace off = tiny_workspace(pool, bits), ws = tiny_workspace(pool, bits);
-    run_method(off, "repquant");
+    run_method(off, "repquant", {{"gelu_table", std::string("off")}});
     run_method(ws, "repquant", {{"gelu_table", std::string("auto")}});
     std::map<std::string, double> cost;
     for (const Measurement& row : ws.report.rows()) {
@@ -98,6 +98,22 @@ TEST(Repquant, TablesBeforeGeluStayOnlyWhereTheyAreNeutral) {
   }
   EXPECT_GT(kept, 0);
   EXPECT_GT(dropped, 0);
+}
+
+TEST(Repquant, TierFastMakesGeluATableBetweenEightBitProductsOnly) {
+  ThreadPool pool(1);
+  for (const int bits : {4, 8}) {
+    Workspace ws = tiny_workspace(pool, bits);
+    run_method(ws, "repquant");
+    int gelus = 0, tables = 0;
+    for (const NodeId id : ws.graph.order()) {
+      if (ws.graph.node(id).op != OpKind::kGelu) continue;
+      ++gelus;
+      tables += ws.plan.find(Site{id, 0}) != nullptr ? 1 : 0;
+    }
+    EXPECT_GT(gelus, 0);
+    EXPECT_EQ(tables, bits == 8 ? gelus : 0);
+  }
 }
 
 TEST(Repquant, AStopBetweenUnitsIsAnInterruption) {
