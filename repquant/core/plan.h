@@ -34,10 +34,14 @@
 //                 m, s, b as linear, with the window of one channel as row; outside the image: za
 // pad             f32 or u8 -> the same with lists before, after {one number an axis of the item}
 //                 more elements; 0, codes: int fill
-// attention       q, k, v u8 codes, each [T, heads*d] -> u8 or f32 [T, heads*d]
-//                 ints heads, zq, zk, zv; m f32[1 or heads] = sq*sk*scale;
-//                 S = sum_d (q-zq)(k-zk); x = float(S)*m; e = exp(x - max); sum in 16 virtual
-//                 lanes; strings codes: "log": p = e/sum, q = #{i : p < thr[i]}, thr f32[K];
+// attention       q, k, v u8 codes, each [T, heads*d], or [W, T, heads*d]: W windows, each for
+//                 itself -> u8 or f32 of that shape
+//                 ints heads, zq, zk, zv; m f32[1 or heads] = sq*sk*scale; may have bias
+//                 f32[1 or W, 1 or heads, T, T] and mask u8[1 or W, T, T] of 0 and 1, by query, key
+//                 S = sum_d (q-zq)(k-zk); x = float(S)*m, then + bias, one f32 add; where the mask
+//                 is 0 the key is left out: e = 0; else e = exp(x - max of those kept); sum in 16
+//                 virtual lanes; a query without keys yields acc = 0 and u = 0
+//                 strings codes: "log": p = e/sum, q = #{i : p < thr[i]}, thr f32[K];
 //                                "uniform": q of p by `quantize` (pinv f32[1]; plo = 0, phi), level
 //                                q; "row": q = rne(255*e)   (level q, divisor = sum of the row's
 //                                codes)
@@ -52,6 +56,14 @@
 //                 v = ((x-mean)*rstd)*g + beta, separate roundings; q = rne(clampf(v, lo-zero,
 //                 hi-zero))+zero
 // rms_norm        same without the mean; beta may be absent
+// l2_norm         f32 [.., C] -> f32; eps f32[1]; y = x / n, n = max(sqrt(sum of x*x in 16 virtual
+//                 lanes), eps), IEEE root and division
+// softmax         f32 [.., C] -> f32; y = e / sum, e = exp(x - max), sum in 16 virtual lanes
+// matmul          f32 [.., K] and weight f32[K, N], may have b f32[N] -> f32 [.., N]; or f32
+//                 [.., M, K], f32 [.., K, N] -> f32 [.., M, N], leading axes equal
+//                 y = 0; k ascending: y = fmaf(x[k], w[k][n], y); then y + b[n], one f32 add
+// copy_rows       f32 or u8 [.., C] -> the same [.., C]; index i32[rows of out];
+//                 row r = row index[r] of the input
 // activation      f32 -> f32; string kind: gelu_erf | gelu_tanh | silu | relu | relu6 | sigmoid |
 //                 tanh
 // add             f32, f32 (same item shape) -> f32; or one input and tensor const f32 (item shape,

@@ -44,7 +44,12 @@ class Verifier {
   void pad();
   void attention();
   void attention_codes(int64_t tokens, int64_t largest_value);
+  void attention_terms(int64_t windows, int64_t tokens, int64_t heads);
   void norm();
+  void l2_norm();
+  void softmax();
+  void matmul();
+  void copy_rows();
   void activation();
   void add();
   void mul();

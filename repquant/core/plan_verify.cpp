@@ -10,7 +10,6 @@
 #include <fmt/ranges.h>
 
 #include "repquant/core/fields.h"
-#include "repquant/core/format/log.h"
 #include "repquant/core/format/uniform.h"
 #include "repquant/core/plan_verifier.h"
 
@@ -248,61 +247,6 @@ void Verifier::dequantize() {
   integer("zero", -kMaxZeroPoint, kMaxZeroPoint);
 }
 
-// Every partial sum, in any order, of sum a*w + c - zw*sum(a - za) stays within int32.
-void Verifier::attention() {
-  inputs(3, 3);
-  roles({"m", "thr", "lut", "pinv", "mo"});
-  for (size_t i = 0; i < 3; ++i) {
-    type(in(i), DType::kU8);
-    shape(in(i), in(0).item_shape);
-  }
-  shape(out(), in(0).item_shape);
-  require(in(0).item_shape.size() == 2, "items [T, heads*d]", to_string(in(0).item_shape));
-  const int64_t tokens = in(0).item_shape[0], width = in(0).item_shape[1];
-  require(tokens <= (int64_t{1} << 15), "at most 32768 tokens", std::to_string(tokens));
-  const int64_t heads = integer("heads", 1, width);
-  require(width % heads == 0, fmt::format("heads that divide {}", width), std::to_string(heads));
-  const int64_t q = largest_distance(in(0), integer("zq", -kMaxZeroPoint, kMaxZeroPoint));
-  const int64_t k = largest_distance(in(1), integer("zk", -kMaxZeroPoint, kMaxZeroPoint));
-  const int64_t v = largest_distance(in(2), integer("zv", -kMaxZeroPoint, kMaxZeroPoint));
-  int64_t bound = 0;
-  require(!__builtin_mul_overflow(q * k, width / heads, &bound) && bound <= kInt32Max,
-          "scores within int32", "codes that can exceed it");
-  head_multipliers("m", heads);
-  head_multipliers("mo", heads);
-  attention_codes(tokens, v);
-  if (out().dtype == DType::kU8) output_codes();
-}
-
-// The kind of softmax codes, and sums of level*(v - zv) below 2^53, exact in int64 and in double.
-void Verifier::attention_codes(int64_t tokens, int64_t largest_value) {
-  const std::string& codes = text("codes", {"log", "uniform", "row"});
-  int64_t level = 255;
-  if (codes == "log") {
-    const int64_t count = thresholds();
-    const std::string& pv = text("pv", {"table", "table2", "parity"});
-    if (pv == "table") {
-      require(tensor("lut", DType::kU8, {count + 1}).as<uint8_t>().back() == 0,
-              "0 as last table entry", "another");
-    } else if (pv == "table2") {
-      require(tensor("lut", DType::kU16, {count + 1}).as<uint16_t>().back() == 0,
-              "0 as last table entry", "another");
-      level = 65535;
-    } else {
-      require(count <= 31, "at most 31 thresholds for parity sums", std::to_string(count));
-      level = int64_t{1} << parity_shift(static_cast<int>(count));
-    }
-  } else if (codes == "uniform") {
-    text("pv", {"plain"});
-    multipliers("pinv", 1);
-    level = integer("phi", 1, 255);
-  } else {
-    text("pv", {"row"});
-  }
-  require(tokens * level <= (int64_t{1} << 53) / largest_value, "weighted sums below 2^53",
-          "codes that can exceed it");
-}
-
 void Verifier::norm() {
   inputs(1, 1);
   roles({"g", "beta", "eps"});
@@ -427,6 +371,10 @@ const std::map<std::string, Verifier::Check>& Verifier::checks() {
                                                      {"depthwise", &Verifier::depthwise},
                                                      {"pad", &Verifier::pad},
                                                      {"attention", &Verifier::attention},
+                                                     {"l2_norm", &Verifier::l2_norm},
+                                                     {"softmax", &Verifier::softmax},
+                                                     {"matmul", &Verifier::matmul},
+                                                     {"copy_rows", &Verifier::copy_rows},
                                                      {"layer_norm", &Verifier::norm},
                                                      {"rms_norm", &Verifier::norm},
                                                      {"activation", &Verifier::activation},

@@ -75,10 +75,13 @@ class Naive {
   void linear(const Step& step, Value& to) const;
   void attention(const Step& step, Value& to) const;
   std::vector<float> exponentials(const Step& step, int64_t head, int64_t row) const;
-  void mix_values(const Step& step, int64_t head, const std::vector<float>& e, Value& to) const;
+  float term(const Step& step, int64_t head, int64_t row, int64_t key) const;
+  void mix_values(const Step& step, int64_t head, int64_t row, const std::vector<float>& e,
+                  Value& to) const;
   void window(const Step& step, Value& to) const;  // patches, depthwise
   void pad(const Step& step, Value& to) const;
   void norm(const Step& step, Value& to) const;
+  bool rows(const Step& step, Value& to) const;  // testing_naive_rows.h
   void move(const Step& step, Value& to) const;
 
   const Plan& plan_;
@@ -147,39 +150,61 @@ inline void Naive::linear(const Step& step, Value& to) const {
   }
 }
 
+// Rows are numbered through all windows.
 inline void Naive::attention(const Step& step, Value& to) const {
-  for (int64_t row = 0; row < in_shape(step)[0]; ++row) {
+  for (int64_t row = 0; row < element_count(in_shape(step)) / in_shape(step).back(); ++row) {
     for (int64_t head = 0; head < attribute(step, "heads"); ++head) {
       const std::vector<float> e = exponentials(step, head, row);
-      mix_values(step, head, e, to);
+      mix_values(step, head, row, e, to);
     }
   }
 }
 
+// What is added to a score: -infinity for a key left out.
+inline float Naive::term(const Step& step, int64_t head, int64_t row, int64_t key) const {
+  const int64_t tokens = *(in_shape(step).end() - 2), window = row / tokens, query = row % tokens;
+  const auto at = [&](int64_t plane) {
+    return static_cast<size_t>((plane * tokens + query) * tokens + key);
+  };
+  float sum = 0.0f;
+  if (const Tensor* bias = plan_.find_tensor(step, "bias")) {
+    const int64_t w = bias->shape()[0] == 1 ? 0 : window, h = bias->shape()[1] == 1 ? 0 : head;
+    sum = bias->as<float>()[at(w * bias->shape()[1] + h)];
+  }
+  if (const Tensor* mask = plan_.find_tensor(step, "mask")) {
+    if (mask->as<uint8_t>()[at(mask->shape()[0] == 1 ? 0 : window)] == 0) return -INFINITY;
+  }
+  return sum;
+}
+
 inline std::vector<float> Naive::exponentials(const Step& step, int64_t head, int64_t row) const {
-  const int64_t tokens = in_shape(step)[0], all = in_shape(step)[1],
+  const Shape& shape = in_shape(step);
+  const int64_t tokens = shape[shape.size() - 2], all = shape.back(),
                 width = all / attribute(step, "heads");
   const int64_t zq = attribute(step, "zq"), zk = attribute(step, "zk");
   const uint8_t* q = in(step, 0).q.data() + row * all + head * width;
-  const uint8_t* k = in(step, 1).q.data() + head * width;
+  const uint8_t* k = in(step, 1).q.data() + row / tokens * tokens * all + head * width;
   std::vector<float> e;
   float most = -INFINITY;
   for (int64_t t = 0; t < tokens; ++t) {
     int64_t score = 0;
     for (int64_t d = 0; d < width; ++d) score += (q[d] - zq) * (k[t * all + d] - zk);
-    e.push_back(static_cast<float>(score) * real(step, "m", head));
+    const float added = term(step, head, row, t);
+    e.push_back(static_cast<float>(score) * real(step, "m", head) + added);
     most = std::max(most, e.back());
   }
-  for (float& v : e) v = exp_f32(v - most);
+  for (float& v : e) v = v == -INFINITY ? 0.0f : exp_f32(v - most);
   return e;
 }
 
-inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<float>& e,
-                              Value& to) const {
+inline void Naive::mix_values(const Step& step, int64_t head, int64_t row,
+                              const std::vector<float>& e, Value& to) const {
   const std::string codes = step.strings.at("codes"), pv = step.strings.at("pv");
-  const int64_t all = in_shape(step)[1], width = all / attribute(step, "heads");
+  const Shape& shape = in_shape(step);
+  const int64_t all = shape.back(), width = all / attribute(step, "heads");
+  const auto first = static_cast<size_t>(row / shape[shape.size() - 2] * shape[shape.size() - 2]);
   const int levels = codes == "log" ? static_cast<int>(plan_.tensor(step, "thr").size()) : 0;
-  const float sum = lanes(e);
+  const float lane_total = lanes(e), sum = lane_total == 0.0f ? 1.0f : lane_total;
   std::vector<int> q;
   std::vector<int64_t> level;
   int64_t total = 0;
@@ -200,13 +225,15 @@ inline void Naive::mix_values(const Step& step, int64_t head, const std::vector<
     ParitySums parity;
     for (size_t t = 0; t < e.size(); ++t) {
       const int32_t v =
-          in(step, 2).q[t * static_cast<size_t>(all) + static_cast<size_t>(head * width + d)] - zv;
+          in(step, 2)
+              .q[(first + t) * static_cast<size_t>(all) + static_cast<size_t>(head * width + d)] -
+          zv;
       acc += level[t] * v;
       if (pv == "parity") parity_accumulate(parity, q[t], v, levels, parity_shift(levels));
     }
     float u = static_cast<float>(acc);
     if (pv == "parity") u = parity_combine(parity.even, parity.odd, parity_shift(levels));
-    if (codes == "row") u = u / static_cast<float>(total);
+    if (codes == "row") u = total == 0 ? 0.0f : u / static_cast<float>(total);
     put(step, to, u * real(step, "mo", head));
   }
 }
@@ -338,7 +365,8 @@ inline void Naive::move(const Step& step, Value& to) const {
 
 inline void Naive::evaluate(const Step& step) {
   Value to;
-  if (step.op == "linear") {
+  if (rows(step, to)) {
+  } else if (step.op == "linear") {
     linear(step, to);
   } else if (step.op == "patches" || step.op == "depthwise") {
     window(step, to);
@@ -365,3 +393,5 @@ inline void Naive::evaluate(const Step& step) {
 }
 
 }  // namespace repquant::testing
+
+#include "repquant/runtime/testing_naive_rows.h"

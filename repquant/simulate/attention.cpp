@@ -1,5 +1,6 @@
 // Attention with integer products, head by head, query by query.
 #include <cmath>
+#include <limits>
 
 #include "repquant/core/error.h"
 #include "repquant/core/format/log.h"
@@ -58,8 +59,7 @@ class ValueSum {
   }
 
   // value(k): v - zv of key k in this column.
-  template <class Value>
-  float operator()(Value&& value) const {
+  template <class Value> float operator()(Value&& value) const {
     if (parity_) {
       ParitySums sums;
       for (size_t k = 0; k < codes_.size(); ++k)
@@ -84,10 +84,33 @@ class ValueSum {
 struct Head {
   size_t tokens, width, first, size;  // width: all heads; first, size: columns of this head
   float m, mo;
+  size_t window, index;
 };
 
+// Adds the bias; keys that the mask leaves out get -infinity, whose exponential is 0.
+void add_terms(const StepContext& c, const Head& head, size_t query, std::vector<float>& scores) {
+  if (const Tensor* bias = c.plan.find_tensor(c.step, "bias")) {
+    const auto windows = static_cast<size_t>(bias->shape()[0]),
+               heads = static_cast<size_t>(bias->shape()[1]);
+    const size_t plane = (windows == 1 ? 0 : head.window) * heads + (heads == 1 ? 0 : head.index);
+    const auto row =
+        bias->as<float>().subspan((plane * head.tokens + query) * head.tokens, head.tokens);
+    for (size_t key = 0; key < head.tokens; ++key) scores[key] = scores[key] + row[key];
+  }
+  if (const Tensor* mask = c.plan.find_tensor(c.step, "mask")) {
+    const size_t plane = mask->shape()[0] == 1 ? 0 : head.window;
+    const auto row =
+        mask->as<uint8_t>().subspan((plane * head.tokens + query) * head.tokens, head.tokens);
+    for (size_t key = 0; key < head.tokens; ++key) {
+      if (row[key] == 0) scores[key] = -std::numeric_limits<float>::infinity();
+    }
+  }
+}
+
 void attend(const StepContext& c, const Head& head, size_t query) {
-  const auto q = c.in[0]->as<uint8_t>(), k = c.in[1]->as<uint8_t>(), v = c.in[2]->as<uint8_t>();
+  const size_t start = head.window * head.tokens * head.width;
+  const auto q = c.in[0]->as<uint8_t>().subspan(start), k = c.in[1]->as<uint8_t>().subspan(start),
+             v = c.in[2]->as<uint8_t>().subspan(start);
   const int32_t zq = c.integer("zq"), zk = c.integer("zk"), zv = c.integer("zv");
   std::vector<float> scores(head.tokens);
   for (size_t key = 0; key < head.tokens; ++key) {
@@ -97,6 +120,7 @@ void attend(const StepContext& c, const Head& head, size_t query) {
     for (size_t d = 0; d < head.size; ++d) sum += int64_t{a[d] - zq} * int64_t{b[d] - zk};
     scores[key] = static_cast<float>(sum) * head.m;
   }
+  add_terms(c, head, query, scores);
   const std::vector<int32_t> codes = probability_codes(c, scores);
   const ValueSum sum(c, codes);
   const bool codes_out = c.out.dtype() == DType::kU8;
@@ -104,7 +128,7 @@ void attend(const StepContext& c, const Head& head, size_t query) {
   for (size_t d = head.first; d < head.first + head.size; ++d) {
     const float u =
         sum([&](size_t key) { return int32_t{v[key * head.width + d]} - zv; }) * head.mo;
-    const size_t at = query * head.width + d;
+    const size_t at = start + query * head.width + d;
     if (codes_out) {
       c.out.as<uint8_t>()[at] = output.round(u);
     } else {
@@ -118,13 +142,16 @@ void attend(const StepContext& c, const Head& head, size_t query) {
 void attention(const StepContext& c) {
   const Shape& shape = c.in[0]->shape();
   const size_t heads = static_cast<size_t>(c.integer("heads")),
-               width = static_cast<size_t>(shape[1]);
+               width = static_cast<size_t>(shape.back()),
+               tokens = static_cast<size_t>(shape[shape.size() - 2]);
+  const size_t windows = static_cast<size_t>(c.in[0]->size()) / (tokens * width);
   const auto m = c.reals("m"), mo = c.reals("mo");
-  for (size_t h = 0; h < heads; ++h) {
-    const Head head{static_cast<size_t>(shape[0]), width,
-                    h * (width / heads),           width / heads,
-                    m[m.size() == 1 ? 0 : h],      mo[mo.size() == 1 ? 0 : h]};
-    for (size_t query = 0; query < head.tokens; ++query) attend(c, head, query);
+  for (size_t i = 0; i < windows * heads; ++i) {
+    const size_t h = i % heads, size = width / heads;
+    const Head head{
+        tokens,    width, h * size, size, m[m.size() == 1 ? 0 : h], mo[mo.size() == 1 ? 0 : h],
+        i / heads, h};
+    for (size_t query = 0; query < tokens; ++query) attend(c, head, query);
   }
 }
 

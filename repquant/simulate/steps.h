@@ -39,5 +39,10 @@ using StepFunction = void (*)(const StepContext&);
 StepFunction step_function(const std::string& op);
 
 void attention(const StepContext& c);  // attention.cpp
+// rows.cpp
+void l2_norm(const StepContext& c);
+void softmax(const StepContext& c);
+void matmul(const StepContext& c);
+void copy_rows(const StepContext& c);
 
 }  // namespace repquant::simulate

@@ -84,6 +84,20 @@ inline void rms_norm_row(std::span<const float> x, std::span<const float> g,
   }
 }
 
+// max(sqrt(sum of x^2), eps)
+inline float l2_size(std::span<const float> x, float eps) {
+  const float* data = x.data();
+  const float size = std::sqrt(
+      lane_sum(static_cast<int64_t>(x.size()), [data](int64_t i) { return data[i] * data[i]; }));
+  return size > eps ? size : eps;
+}
+
+// y = x / max(sqrt(sum of x^2), eps); y may be x. A row whose size is NaN is divided by eps.
+inline void l2_norm_row(std::span<const float> x, float eps, std::span<float> y) {
+  const float size = l2_size(x, eps);
+  for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] / size;
+}
+
 // ---- softmax ------------------------------------------------------------------------------------
 inline float row_max(std::span<const float> x) {  // NaN is passed over
   float lane[kLanes];

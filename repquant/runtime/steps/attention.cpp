@@ -13,7 +13,7 @@ constexpr int64_t kRowsPerUnit = 60;  // a multiple of every row's tile (4, 6); 
 constexpr int32_t kMaxNarrowLevel = 1 << 14;
 constexpr int64_t kMaxInputZero = 32000;  // differences to codes stay int16
 
-// Units are blocks of query rows of one head of one item.
+// Units are blocks of query rows of one head of one window of one item.
 class AttentionStep final : public StepKernel {
  public:
   AttentionStep(const Plan& plan, const Step& step, Isa isa)
@@ -25,6 +25,7 @@ class AttentionStep final : public StepKernel {
     outputs_ = floats(plan, step, "mo", args_.shape.heads, true);
     output_per_head_ = plan.tensor(step, "mo").size() > 1;
     read_codes(plan, step);
+    read_terms(plan, step);
     args_.levels = &levels_;
     to_codes_ = output_buffer(plan, step).dtype == DType::kU8;
     if (!to_codes_) return;
@@ -32,7 +33,7 @@ class AttentionStep final : public StepKernel {
     args_.zero = bounds.zero, args_.lo = bounds.lo, args_.hi = bounds.hi;
   }
   std::string_view name() const override { return row_.name; }
-  int64_t units() const override { return args_.shape.heads * blocks_; }
+  int64_t units() const override { return windows_ * args_.shape.heads * blocks_; }
   double ns_per_unit() const override {
     const auto cells =
         static_cast<double>(std::min(kRowsPerUnit, args_.shape.query_rows) * args_.shape.key_rows);
@@ -46,7 +47,8 @@ class AttentionStep final : public StepKernel {
     const int64_t width = shape.heads * shape.width;
     int64_t loaded = -1;
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t pair = unit / blocks_, item = pair / shape.heads, head = pair % shape.heads;
+      const int64_t pair = unit / blocks_, head = pair % shape.heads;
+      const int64_t item = pair / shape.heads, window = item % windows_;  // windows are items here
       AttentionI8Args args = args_;
       args.q = reinterpret_cast<const uint8_t*>(io.in[0]) + item * shape.query_rows * width;
       args.k = reinterpret_cast<const uint8_t*>(io.in[1]) + item * shape.key_rows * width;
@@ -63,6 +65,9 @@ class AttentionStep final : public StepKernel {
       args.load = pair != loaded;
       args.m = multipliers_[per_head_ ? head : 0];
       args.mo = outputs_[output_per_head_ ? head : 0];
+      const int64_t plane = shape.query_rows * shape.key_rows;
+      if (bias_ != nullptr) args.bias = bias_ + (window * bias_window_ + head * bias_head_) * plane;
+      if (mask_ != nullptr) args.mask = mask_ + window * mask_window_ * plane;
       args.scratch = scratch;
       row_.run(args);
       loaded = pair;
@@ -81,10 +86,13 @@ class AttentionStep final : public StepKernel {
     expect(shape.heads >= 1 && width % shape.heads == 0, step,
            fmt::format("a number of heads that divides {}", width), std::to_string(shape.heads));
     shape.width = width / shape.heads;
-    shape.query_rows = rows_of(q), shape.key_rows = rows_of(k);
-    expect(channels_of(k) == width && v.item_shape == k.item_shape &&
+    expect(q.item_shape.size() == 2 || q.item_shape.size() == 3, step,
+           "items [T, heads*d] or [W, T, heads*d]", to_string(q.item_shape));
+    if (q.item_shape.size() == 3) windows_ = q.item_shape[0];
+    shape.query_rows = shape.key_rows = rows_of(q) / windows_;
+    expect(k.item_shape == q.item_shape && v.item_shape == q.item_shape &&
                items_of(out) == items_of(q) && channels_of(out) == width && shape.key_rows > 0,
-           step, fmt::format("q, k, v and output of {} channels, equal k and v", width),
+           step, fmt::format("q, k, v and output of one shape, {} channels", width),
            fmt::format("{}, {}, {}, {}", to_string(q.item_shape), to_string(k.item_shape),
                        to_string(v.item_shape), to_string(out.item_shape)));
     if (shape.width > 32768)
@@ -106,6 +114,28 @@ class AttentionStep final : public StepKernel {
     };
     args_.zq = read("zq"), args_.zk = read("zk"), args_.zv = read("zv");
     levels_.wide = args_.zv < 0 || args_.zv > 255;
+  }
+
+  void read_terms(const Plan& plan, const Step& step) {
+    const int64_t plane = args_.shape.query_rows * args_.shape.key_rows;
+    if (const Tensor* bias = plan.find_tensor(step, "bias")) {
+      expect(bias->dtype() == DType::kF32 && bias->rank() == 4 &&
+                 (bias->shape()[0] == 1 || bias->shape()[0] == windows_) &&
+                 (bias->shape()[1] == 1 || bias->shape()[1] == args_.shape.heads) &&
+                 bias->size() == bias->shape()[0] * bias->shape()[1] * plane,
+             step, "\"bias\" f32[1 or W, 1 or heads, T, T]", to_string(bias->shape()));
+      bias_ = bias->as<float>().data();
+      bias_head_ = bias->shape()[1] == 1 ? 0 : 1;
+      bias_window_ = bias->shape()[0] == 1 ? 0 : bias->shape()[1];
+    }
+    if (const Tensor* mask = plan.find_tensor(step, "mask")) {
+      expect(mask->dtype() == DType::kU8 && mask->rank() == 3 &&
+                 (mask->shape()[0] == 1 || mask->shape()[0] == windows_) &&
+                 mask->size() == mask->shape()[0] * plane,
+             step, "\"mask\" u8[1 or W, T, T]", to_string(mask->shape()));
+      mask_ = mask->as<uint8_t>().data();
+      mask_window_ = mask->shape()[0] == 1 ? 0 : 1;
+    }
   }
 
   void read_codes(const Plan& plan, const Step& step) {
@@ -174,7 +204,10 @@ class AttentionStep final : public StepKernel {
   AttentionLevels levels_;
   const float *multipliers_ = nullptr, *outputs_ = nullptr;
   bool per_head_ = false, output_per_head_ = false, to_codes_ = false;
-  int64_t blocks_ = 0;
+  int64_t blocks_ = 0, windows_ = 1;
+  const float* bias_ = nullptr;  // planes of [query_rows][key_rows]
+  const uint8_t* mask_ = nullptr;
+  int64_t bias_window_ = 0, bias_head_ = 0, mask_window_ = 0;  // strides, in planes
 };
 
 }  // namespace

@@ -18,6 +18,8 @@ constexpr Op kOps[] = {
     {"table", make_table},         {"dequantize", make_dequantize},
     {"linear", make_linear},       {"patches", make_patches},
     {"depthwise", make_depthwise}, {"pad", make_pad},
+    {"softmax", make_row_step},    {"l2_norm", make_row_step},
+    {"matmul", make_matmul},       {"copy_rows", make_copy_rows},
     {"attention", make_attention}, {"layer_norm", make_norm},
     {"rms_norm", make_norm},       {"activation", make_activation},
     {"add", make_binary},          {"mul", make_binary},

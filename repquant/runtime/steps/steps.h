@@ -17,7 +17,10 @@ std::unique_ptr<StepKernel> make_table(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_dequantize(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_linear(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_attention(const Plan&, const Step&, Isa);
-std::unique_ptr<StepKernel> make_norm(const Plan&, const Step&, Isa);  // layer_norm, rms_norm
+std::unique_ptr<StepKernel> make_norm(const Plan&, const Step&, Isa);      // layer_norm, rms_norm
+std::unique_ptr<StepKernel> make_row_step(const Plan&, const Step&, Isa);  // softmax, l2_norm
+std::unique_ptr<StepKernel> make_matmul(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_copy_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_mean_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_activation(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_binary(const Plan&, const Step&, Isa);  // add, mul

@@ -34,6 +34,8 @@ struct AttentionI8Args {
   int64_t head = 0, first_row = 0, rows = 0;  // query rows [first_row, first_row + rows)
   bool load = true;                           // false: scratch holds k and v of this item and head
   float m = 1;
+  const float* bias = nullptr;    // [query_rows][key_rows], added to scores; may be nullptr
+  const uint8_t* mask = nullptr;  // [query_rows][key_rows], 0: key left out; may be nullptr
   ProbabilityCodes codes_kind = ProbabilityCodes::kLog;
   const float* thresholds = nullptr;  // kLog, [level_count], descending
   int64_t level_count = 0;

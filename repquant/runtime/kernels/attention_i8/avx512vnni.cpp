@@ -219,6 +219,23 @@ class LevelTable {
   __m512i first_;
 };
 
+// Bias and mask of one query, as in the portable row.
+REPQUANT_AVX512VNNI void add_terms512(const AttentionI8Args& args, int64_t query, float* x) {
+  const int64_t keys = args.shape.key_rows;
+  const __m512 none = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  for (int64_t t = 0; t < keys; t += 16) {
+    const __mmask16 live = float512::first_lanes(keys - t);
+    __m512 v = _mm512_loadu_ps(x + t);
+    if (args.bias != nullptr)
+      v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(live, args.bias + query * keys + t));
+    if (args.mask != nullptr) {
+      const __m128i keep = _mm_maskz_loadu_epi8(live, args.mask + query * keys + t);
+      v = _mm512_mask_mov_ps(none, _mm_test_epi8_mask(keep, keep), v);
+    }
+    _mm512_storeu_ps(x + t, v);
+  }
+}
+
 REPQUANT_INLINE512 float largest(const float* x, int64_t keys) {
   __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
   for (int64_t t = 0; t < keys; t += 16)
@@ -390,7 +407,8 @@ REPQUANT_AVX512VNNI void write(const AttentionI8Args& args, const WideSizes& siz
   }
   const vnni512::Codes codes(args.zero, args.lo, args.hi);
   const __m512i correction = _mm512_set1_epi32(static_cast<int32_t>(even));
-  const __m512 mo = _mm512_set1_ps(args.mo), row_sum = _mm512_set1_ps(static_cast<float>(divisor));
+  const __m512 mo = _mm512_set1_ps(args.mo),
+               row_sum = _mm512_set1_ps(divisor == 0 ? 1.0f : static_cast<float>(divisor));
   for (int64_t c = 0; c < width; c += 16) {
     const __mmask16 live = float512::first_lanes(width - c);
     __m512 u = _mm512_cvtepi32_ps(
@@ -433,7 +451,9 @@ REPQUANT_AVX512VNNI void run_wide(const AttentionI8Args& args) noexcept {
     for (int64_t r = 0; r < rows; ++r) {
       uint8_t* levels[kPlanes];
       for (int i = 0; i < kPlanes; ++i) levels[i] = scratch.p[i] + r * sizes.steps;
-      divisor[r] = encode(args, sizes, scratch.x + r * sizes.keys, levels, two_bytes);
+      float* x = scratch.x + r * sizes.keys;
+      if (args.bias != nullptr || args.mask != nullptr) add_terms512(args, row + r, x);
+      divisor[r] = encode(args, sizes, x, levels, two_bytes);
     }
     for (int plane = 0; plane < planes; ++plane) {
       if (plane % 2 == 1 && !two_bytes) continue;

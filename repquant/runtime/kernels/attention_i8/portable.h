@@ -116,13 +116,28 @@ void score(const AttentionI8Args& args, const Sizes& sizes, const Scratch& scrat
   }
 }
 
+// Bias and mask of one query; a key left out has the score -infinity, whose exponential is 0.
+void add_terms(const AttentionI8Args& args, int64_t query, float* __restrict row) {
+  const int64_t keys = args.shape.key_rows;
+  if (args.bias != nullptr) {
+    const float* __restrict bias = args.bias + query * keys;
+    for (int64_t t = 0; t < keys; ++t) row[t] = row[t] + bias[t];
+  }
+  if (args.mask != nullptr) {
+    const uint8_t* __restrict mask = args.mask + query * keys;
+    for (int64_t t = 0; t < keys; ++t)
+      row[t] = mask[t] == 0 ? -std::numeric_limits<float>::infinity() : row[t];
+  }
+}
+
 // Codes of one row's probabilities; returns the divisor of the row.
-int64_t encode_row(const AttentionI8Args& args, const int32_t* __restrict scores,
+int64_t encode_row(const AttentionI8Args& args, int64_t query, const int32_t* __restrict scores,
                    float* __restrict row, uint8_t* __restrict codes) {
   const int64_t keys = args.shape.key_rows;
   const std::span<float> span(row, static_cast<size_t>(keys));
   const float m = args.m;
   for (int64_t t = 0; t < keys; ++t) row[t] = static_cast<float>(scores[t]) * m;
+  add_terms(args, query, row);
   if (args.codes_kind == ProbabilityCodes::kRow) {
     softmax_exp_row(span, span);
     int32_t total = 0;
@@ -196,7 +211,8 @@ void write_row(const AttentionI8Args& args, const int64_t* even, const int64_t* 
   for (int64_t c = 0; c < width; ++c) {
     float u = args.levels->parity ? parity_combine(even[c], odd[c], args.levels->shift)
                                   : static_cast<float>(even[c]);
-    if (args.codes_kind == ProbabilityCodes::kRow) u = u / static_cast<float>(divisor);
+    if (args.codes_kind == ProbabilityCodes::kRow)
+      u = divisor == 0 ? 0.0f : u / static_cast<float>(divisor);
     u = u * args.mo;
     if (args.codes != nullptr) {
       args.codes[at + c] = static_cast<uint8_t>(quantize_scaled(u, args.zero, args.lo, args.hi));
@@ -219,7 +235,8 @@ void write_row(const AttentionI8Args& args, const int64_t* even, const int64_t* 
     int64_t divisor[kDotRows] = {};
     score(args, sizes, scratch, row, rows);
     for (int64_t r = 0; r < rows; ++r) {
-      divisor[r] = encode_row(args, scratch.scores + r * sizes.keys, scratch.row, scratch.codes);
+      divisor[r] =
+          encode_row(args, row + r, scratch.scores + r * sizes.keys, scratch.row, scratch.codes);
       if (levels.wide) {
         multiply_wide(args, sizes, scratch, r);
         continue;

@@ -1,0 +1,74 @@
+#include "repquant/runtime/kernels/target.h"
+
+#if defined(__x86_64__)
+#define REPQUANT_ROW REPQUANT_AVX512VNNI __attribute__((flatten))
+#include "repquant/runtime/kernels/float512.h"
+#include "repquant/runtime/kernels/softmax/portable.h"
+
+namespace repquant::runtime {
+namespace {
+
+using float512::first_lanes;
+
+REPQUANT_INLINE512 float largest(const float* x, int64_t count) {
+  __m512 most = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < count; i += 16) {  // a NaN in `x` is passed over
+    const __mmask16 live = first_lanes(count - i);
+    most = _mm512_mask_max_ps(most, live, _mm512_maskz_loadu_ps(live, x + i), most);
+  }
+  return _mm512_reduce_max_ps(most);
+}
+
+REPQUANT_AVX512VNNI void softmax512(const SoftmaxArgs& args) noexcept {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.x + row * args.channels;
+    float* out = args.out + row * args.channels;
+    const float most = largest(x, args.channels);
+    const bool empty = most == -std::numeric_limits<float>::infinity();
+    __m512 lanes = _mm512_setzero_ps();
+    for (int64_t i = 0; i < args.channels; i += 16) {
+      const __mmask16 live = first_lanes(args.channels - i);
+      float512::Pack<1> shifted;
+      shifted.v[0] = _mm512_sub_ps(_mm512_maskz_loadu_ps(live, x + i), _mm512_set1_ps(most));
+      const __mmask16 kept = empty ? 0 : live;
+      const __m512 e = _mm512_maskz_mov_ps(kept, float512::exp(shifted).v[0]);
+      lanes = _mm512_add_ps(lanes, e);
+      _mm512_mask_storeu_ps(out + i, live, e);
+    }
+    const float sum = float512::combine(lanes);
+    if (sum == 0.0f) continue;
+    const __m512 divisor = _mm512_set1_ps(sum);
+    for (int64_t i = 0; i < args.channels; i += 16) {
+      const __mmask16 live = first_lanes(args.channels - i);
+      _mm512_mask_storeu_ps(out + i, live,
+                            _mm512_div_ps(_mm512_maskz_loadu_ps(live, out + i), divisor));
+    }
+  }
+}
+
+REPQUANT_AVX512VNNI void l2_norm512(const SoftmaxArgs& args) noexcept {
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const float* x = args.x + row * args.channels;
+    float* out = args.out + row * args.channels;
+    __m512 lanes = _mm512_setzero_ps();
+    for (int64_t i = 0; i < args.channels; i += 16) {
+      const __m512 v = _mm512_maskz_loadu_ps(first_lanes(args.channels - i), x + i);
+      lanes = _mm512_add_ps(lanes, _mm512_mul_ps(v, v));
+    }
+    const float size = std::sqrt(float512::combine(lanes));
+    const __m512 divisor = _mm512_set1_ps(size > args.eps ? size : args.eps);
+    for (int64_t i = 0; i < args.channels; i += 16) {
+      const __mmask16 live = first_lanes(args.channels - i);
+      _mm512_mask_storeu_ps(out + i, live,
+                            _mm512_div_ps(_mm512_maskz_loadu_ps(live, x + i), divisor));
+    }
+  }
+}
+
+}  // namespace
+
+const SoftmaxKernel softmax_avx512vnni{"softmax/avx512vnni", Isa::kAvx512Vnni, softmax512,
+                                       l2_norm512};
+
+}  // namespace repquant::runtime
+#endif
