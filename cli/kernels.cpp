@@ -11,6 +11,7 @@
 #include "repquant/runtime/kernels/attention_i8/attention_i8.h"
 #include "repquant/runtime/kernels/depthwise_i8/depthwise_i8.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
+#include "repquant/runtime/kernels/floats/floats.h"
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
 #include "repquant/runtime/kernels/movement/movement.h"
 #include "repquant/runtime/kernels/norm/norm.h"
@@ -38,7 +39,7 @@ std::vector<Family> families() {
       family("activation", activation_kernels()),    family("attention_i8", attention_i8_kernels()),
       family("elementwise", elementwise_kernels()),  family("gemm_i8", gemm_i8_kernels()),
       family("movement", movement_kernels()),        family("norm", norm_kernels()),
-      family("depthwise_i8", depthwise_i8_kernels())};
+      family("depthwise_i8", depthwise_i8_kernels()), family("floats", floats_kernels())};
 }
 
 std::string missing(Isa isa) {

@@ -402,7 +402,7 @@ TEST(PlanJson, WrongTypesAreRefused) {
   refused([](nlohmann::json& v) { v.erase("tensors"); });
   refused([](nlohmann::json& v) { v["inputs"] = {0.5}; });
   refused([](nlohmann::json& v) { v["inputs"] = {int64_t{1} << 33}; });
-  refused([](nlohmann::json& v) { v["buffers"][0]["dtype"] = "I64"; });
+  refused([](nlohmann::json& v) { v["buffers"][0]["dtype"] = "U64"; });
   refused([](nlohmann::json& v) { v["buffers"][0]["shape"] = "8"; });
   refused([](nlohmann::json& v) { v["steps"][0]["op"] = 3; });
   refused([](nlohmann::json& v) { v["steps"][0]["name"] = "a\nb"; });

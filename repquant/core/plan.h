@@ -64,8 +64,11 @@
 //                 y = 0; k ascending: y = fmaf(x[k], w[k][n], y); then y + b[n], one f32 add
 // copy_rows       f32 or u8 [.., C] -> the same [.., C]; index i32[rows of out];
 //                 row r = row index[r] of the input
-// activation      f32 -> f32; string kind: gelu_erf | gelu_tanh | silu | relu | relu6 | sigmoid |
-//                 tanh
+// activation      f32 -> f32; string kind: a name of kFunctionLaws (core/format/functions.h), its
+//                 parameters in p f32[1 or 2] where it has some (clip: p[0] <= p[1])
+// binary          f32 A, f32 B -> f32, item shapes broadcast as in NumPy; B an input or tensor const
+//                 f32 of rank 1 or more; string kind: add | sub | rsub (B - A) | mul | div | rdiv
+//                 (B / A) | max | min (core/format/functions.h)
 // add             f32, f32 (same item shape) -> f32; or one input and tensor const f32 (item shape,
 //                 or [C] repeated over rows)
 // mul             f32 and tensor const f32 as in add -> f32
@@ -73,6 +76,14 @@
 // slice           item rows: lists range = {axis, start, stop, step} (axis of the item) -> copy
 // transpose       lists dims (item viewed as), perm -> copy; the out buffer's item shape = result
 //                 (any reshape of the permuted dims)
+// concat          f32 or u8, 2 to 16 inputs -> the same; int axis of the item; copies
+// reduce          f32 -> f32; list axes {first, last} of the item, both included, which the output
+//                 lacks or has as 1; string kind: mean | sum | max | min | l2 | sum_square: the
+//                 elements in ascending order go to 16 virtual lanes (core/format/reduce.h), joined
+//                 as sums are; mean: one division; l2: one square root
+// gather_rows     i64 or i32 [..] -> f32 [.., C]; table f32 [V, C]; row i, i + V where i < 0, then
+//                 clamped to [0, V-1]
+// cast            i64 or i32 -> f32, rounded to nearest even
 // mean_rows       f32 [.., C] -> [C]: 16-lane sum over all R rows per channel, one division by R
 // ---------------------------------------------------------------------------------------------------
 #include <cstdint>
@@ -88,9 +99,9 @@ namespace repquant {
 
 struct Buffer {
   std::string name;
-  DType dtype = DType::kF32;  // kU8 codes, kF32
+  DType dtype = DType::kF32;  // kU8 codes, kF32; inputs of the plan: also kI64, kI32
   Shape item_shape;           // without the batch
-  int bits = 32;              // codes: how many bits are used
+  int bits = 32;              // codes: how many bits are used; else of the type
   bool operator==(const Buffer&) const = default;
 };
 
@@ -123,7 +134,7 @@ struct Plan {
   nlohmann::json
       provenance;  // tool version, effective recipe, source digests, calibration fingerprint
   std::vector<Buffer> buffers;
-  std::vector<int> inputs, outputs;           // buffer indices, f32
+  std::vector<int> inputs, outputs;           // buffer indices; outputs f32
   std::vector<Step> steps;                    // in execution order
   std::map<std::string, PlanTensor> tensors;  // by name
 

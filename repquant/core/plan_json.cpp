@@ -125,7 +125,9 @@ Buffer read_buffer(const json& value, const std::string& subject) {
   if (!buffer.name.empty()) buffer.name = reader.name("name");
   const std::string dtype = reader.text("dtype");
   if (dtype == "U8") buffer.dtype = DType::kU8;
-  else if (dtype != "F32") reader.fail("dtype U8 or F32");
+  else if (dtype == "I64") buffer.dtype = DType::kI64;
+  else if (dtype == "I32") buffer.dtype = DType::kI32;
+  else if (dtype != "F32") reader.fail("dtype U8, F32, I64 or I32");
   buffer.item_shape = reader.integers(reader.at("shape"), "shape");
   buffer.bits = reader.small(reader.at("bits"), "bits");
   return buffer;

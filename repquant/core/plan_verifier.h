@@ -51,6 +51,11 @@ class Verifier {
   void matmul();
   void copy_rows();
   void activation();
+  void binary();
+  void concat();
+  void reduce();
+  void gather_rows();
+  void cast();
   void add();
   void mul();
   void prepend();
@@ -63,6 +68,7 @@ class Verifier {
   const Buffer& out() const { return plan_.buffers[static_cast<size_t>(step_->out[0])]; }
   void inputs(size_t least, size_t most) const;
   void type(const Buffer& buffer, DType dtype) const;
+  void integers(const Buffer& buffer) const;
   void shape(const Buffer& buffer, const Shape& expected) const;
   void roles(std::initializer_list<const char*> allowed) const;
   void copies(const Buffer& from, const Buffer& to) const;

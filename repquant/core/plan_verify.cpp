@@ -29,10 +29,14 @@ void Verifier::buffers() {
   for (const Buffer& buffer : plan_.buffers) {
     const std::string name =
         fmt::format("buffer \"{}\" {}", buffer.name, to_string(buffer.item_shape));
-    require(buffer.dtype == DType::kU8 || buffer.dtype == DType::kF32, "U8 or F32 buffers",
+    const bool codes = buffer.dtype == DType::kU8;
+    require(codes || buffer.dtype == DType::kF32 || buffer.dtype == DType::kI64 ||
+                buffer.dtype == DType::kI32,
+            "U8, F32, I64 or I32 buffers",
             fmt::format("{} of {}", name, repquant::name_of(buffer.dtype)));
-    require(buffer.dtype == DType::kF32 ? buffer.bits == 32 : buffer.bits >= 1 && buffer.bits <= 8,
-            "32 bits in F32 buffers, 1 to 8 in U8 buffers",
+    require(codes ? buffer.bits >= 1 && buffer.bits <= 8
+                  : buffer.bits == static_cast<int>(8 * size_of(buffer.dtype)),
+            "1 to 8 bits in U8 buffers, those of the type in others",
             fmt::format("{} of {} bits", name, buffer.bits));
     require(!buffer.item_shape.empty() && buffer.item_shape.size() <= 8, "rank 1 to 8", name);
     int64_t count = 1;
@@ -47,17 +51,19 @@ void Verifier::buffers() {
 }
 
 void Verifier::ends() {
-  const auto check = [&](const std::vector<int>& indices, const char* what) {
+  const auto check = [&](const std::vector<int>& indices, const char* what, bool reals) {
     require(!indices.empty(), fmt::format("at least one {}", what), "none");
     for (const int index : indices) {
       require(index >= 0 && static_cast<size_t>(index) < plan_.buffers.size(),
               fmt::format("the index of a buffer as {}", what), std::to_string(index));
-      require(plan_.buffers[static_cast<size_t>(index)].dtype == DType::kF32,
-              fmt::format("an F32 buffer as {}", what), "U8");
+      const DType dtype = plan_.buffers[static_cast<size_t>(index)].dtype;
+      require(dtype == DType::kF32 || (!reals && dtype != DType::kU8),
+              fmt::format("an {} buffer as {}", reals ? "F32" : "F32, I64 or I32", what),
+              std::string(repquant::name_of(dtype)));
     }
   };
-  check(plan_.inputs, "input");
-  check(plan_.outputs, "output");
+  check(plan_.inputs, "input", false);
+  check(plan_.outputs, "output", true);
   for (const int index : plan_.inputs) {
     require(!written_[static_cast<size_t>(index)], "distinct inputs", "one twice");
     written_[static_cast<size_t>(index)] = true;
@@ -124,6 +130,8 @@ void Verifier::roles(std::initializer_list<const char*> allowed) const {
 
 // Steps that move elements: same type, and codes that fit the target.
 void Verifier::copies(const Buffer& from, const Buffer& to) const {
+  require(from.dtype == DType::kU8 || from.dtype == DType::kF32, "an input of U8 or F32",
+          std::string(repquant::name_of(from.dtype)));
   type(to, from.dtype);
   require(to.bits >= from.bits, fmt::format("an output of at least {} bits", from.bits),
           std::to_string(to.bits));
@@ -260,15 +268,6 @@ void Verifier::norm() {
   if (out().dtype == DType::kU8) output_codes();
 }
 
-void Verifier::activation() {
-  inputs(1, 1);
-  roles({});
-  type(in(0), DType::kF32);
-  copies(in(0), out());
-  shape(out(), in(0).item_shape);
-  text("kind", {"gelu_erf", "gelu_tanh", "silu", "relu", "relu6", "sigmoid", "tanh"});
-}
-
 void Verifier::add() {
   inputs(1, 2);
   type(in(0), DType::kF32);
@@ -378,6 +377,11 @@ const std::map<std::string, Verifier::Check>& Verifier::checks() {
                                                      {"layer_norm", &Verifier::norm},
                                                      {"rms_norm", &Verifier::norm},
                                                      {"activation", &Verifier::activation},
+                                                     {"binary", &Verifier::binary},
+                                                     {"concat", &Verifier::concat},
+                                                     {"reduce", &Verifier::reduce},
+                                                     {"gather_rows", &Verifier::gather_rows},
+                                                     {"cast", &Verifier::cast},
                                                      {"add", &Verifier::add},
                                                      {"mul", &Verifier::mul},
                                                      {"prepend", &Verifier::prepend},

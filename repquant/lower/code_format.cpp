@@ -154,7 +154,8 @@ uint8_t encode(const CodeFormat& format, float x) {
   return static_cast<uint8_t>(table.levels[static_cast<size_t>(code)]);
 }
 
-std::vector<uint8_t> code_table(const CodeFormat& input, double (*function)(double),
+std::vector<uint8_t> code_table(const CodeFormat& input,
+                                const std::function<double(double)>& function,
                                 const CodeFormat& output) {
   std::vector<uint8_t> table(256);
   for (int32_t q = 0; q < 256; ++q) {

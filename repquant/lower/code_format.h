@@ -1,6 +1,7 @@
 #pragma once
 // What a u8 code in a buffer means: an activation site reduced to what executors need.
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,8 @@ LogTable log_table(const CodeFormat& format);  // of a kLevels format
 uint8_t encode(const CodeFormat& format, float x);
 
 // 256 entries: code of function(input value) for every input code; per-tensor formats.
-std::vector<uint8_t> code_table(const CodeFormat& input, double (*function)(double),
+std::vector<uint8_t> code_table(const CodeFormat& input,
+                                const std::function<double(double)>& function,
                                 const CodeFormat& output);
 
 }  // namespace repquant::lowering

@@ -1,6 +1,7 @@
 // Convolutions: images are kept as codes [H, W, C]; windows become rows of a product, or, with one
 // channel a group, a step of their own.
 #include <algorithm>
+#include <limits>
 
 #include <fmt/format.h>
 
@@ -185,18 +186,22 @@ void Lowering::emit_clip(NodeId id) {
   const Node& node = graph_.node(id);
   const ValueId from = node.inputs[0], to = node.outputs[0];
   if (values_.contains(to)) return;  // the layer before clamps its codes
-  const auto bound = [&](size_t i) {
-    const Tensor& tensor = constant(node.inputs.at(i), node, "bound");
+  const auto bound = [&](size_t i, float missing) {
+    if (node.inputs.size() <= i || node.inputs[i] == kNoValue) return missing;
+    const Tensor& tensor = constant(node.inputs[i], node, "bound");
     if (tensor.dtype() != DType::kF32 || tensor.size() != 1) refuse(node, "expected F32 bounds");
     return tensor.as<float>()[0];
   };
-  if (node.inputs.size() != 3 || bound(1) != 0.0f || bound(2) != 6.0f)
-    refuse(node, "expected bounds 0 and 6");
+  constexpr float largest = std::numeric_limits<float>::max();
+  const float low = std::max(bound(1, -largest), -largest);
+  const float high = std::min(bound(2, largest), largest);
+  if (!(low <= high)) refuse(node, fmt::format("expected bounds in order, got {}, {}", low, high));
   const Stored stored = stored_real(from);
   const Shape item = at(from).item;
-  const int out =
-      builder_.add_real(graph_.value(to).name, builder_.buffer(stored.buffer).item_shape);
-  builder_.add_step("activation", node.name, {stored.buffer}, out).strings["kind"] = "relu6";
+  const bool six = low == 0.0f && high == 6.0f;
+  const Activation clamp{six ? "relu6" : "clip", {}, {}};
+  const int out = add_function(stored.buffer, clamp, node.name, graph_.value(to).name);
+  if (!six) builder_.add_vector(builder_.last_step(), "p", std::vector<float>{low, high});
   define(to, item).real = Stored{out, stored.view};
 }
 

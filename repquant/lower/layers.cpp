@@ -25,6 +25,16 @@ std::vector<float> divided(std::span<const float> values, double scale) {
   return result;
 }
 
+// Powers of two: dividing by them is multiplying by their inverses.
+bool divides_exactly(const Tensor& divisor) {
+  if (divisor.dtype() != DType::kF32) return false;
+  const auto values = divisor.as<float>();
+  return std::all_of(values.begin(), values.end(), [](float v) {
+    int exponent = 0;
+    return std::fabs(std::frexp(v, &exponent)) == 0.5f;
+  });
+}
+
 }  // namespace
 
 // ---- linear -------------------------------------------------------------------------------------
@@ -215,12 +225,19 @@ void Lowering::emit_activation(NodeId id) {
     source = stored.buffer;
     view = stored.view;
   }
-  const int out = builder_.add_real(name, builder_.buffer(source).item_shape);
-  builder_.add_step("activation", node.name, {source}, out).strings["kind"] = activation.kind;
-  at(to).real = Stored{out, view};
+  at(to).real = Stored{add_function(source, activation, node.name, name), view};
 }
 
 // ---- element-wise -------------------------------------------------------------------------------
+
+// Whether a constant operand leaves the variable's shape, and the variable is no image, whose
+// order [H, W, C] the constant would have to follow.
+bool Lowering::keeps_shape(const Node& node, ValueId variable) {
+  resolve(variable);
+  const Shape item = at(variable).item;
+  return item == item_shape(node.outputs[0]) && !item.empty() &&
+         !channels_first(stored_real(variable), item);
+}
 
 void Lowering::emit_add(NodeId id) {
   const Node& node = graph_.node(id);
@@ -235,7 +252,8 @@ void Lowering::emit_add(NodeId id) {
   }
   if (graph_.is_constant(a) || graph_.is_constant(b)) {
     const bool second = graph_.is_constant(b);
-    if (node.op == OpKind::kSub && !second) refuse(node, "expected a variable minus a constant");
+    if ((node.op == OpKind::kSub && !second) || !keeps_shape(node, second ? a : b))
+      return emit_binary(id);
     const int in = real(second ? a : b);
     Tensor value = item_constant(second ? b : a, builder_.buffer(in).item_shape, node);
     if (node.op == OpKind::kSub) apply(value, negated);
@@ -243,11 +261,7 @@ void Lowering::emit_add(NodeId id) {
     builder_.add_tensor(builder_.add_step("add", node.name, {in}, out), "const", std::move(value));
     return define_real(to, out);
   }
-  if (node.op == OpKind::kSub) refuse(node, "expected a variable minus a constant");
-  if (at(a).item != at(b).item) {
-    refuse(node, fmt::format("expected operands of one shape, got {} and {}", to_string(at(a).item),
-                             to_string(at(b).item)));
-  }
+  if (node.op == OpKind::kSub || at(a).item != at(b).item) return emit_binary(id);
   const Shape item = at(a).item;
   std::vector<int> in{stored_real(a).buffer, stored_real(b).buffer};
   View view = stored_real(a).view;
@@ -272,20 +286,15 @@ void Lowering::emit_multiply(NodeId id) {
   const Node& node = graph_.node(id);
   const ValueId a = node.inputs.at(0), b = node.inputs.at(1), to = node.outputs[0];
   const bool second = graph_.is_constant(b);
-  if (!second && (node.op == OpKind::kDiv || !graph_.is_constant(a))) {
-    refuse(node, "expected a variable and a constant");
-  }
+  const bool constant_operand = second || graph_.is_constant(a);
+  if (!constant_operand || (node.op == OpKind::kDiv && !second) ||
+      !keeps_shape(node, second ? a : b))
+    return emit_binary(id);
+  if (node.op == OpKind::kDiv && !divides_exactly(constant(b, node, "divisor")))
+    return emit_binary(id);
   const int in = real(second ? a : b);
   Tensor factor = item_constant(second ? b : a, builder_.buffer(in).item_shape, node);
-  if (node.op == OpKind::kDiv) {
-    for (const float v : factor.as<float>()) {
-      int exponent = 0;
-      if (std::fabs(std::frexp(v, &exponent)) != 0.5f) {
-        refuse(node, "expected division by powers of two", "write it as a product");
-      }
-    }
-    apply(factor, one_over);
-  }
+  if (node.op == OpKind::kDiv) apply(factor, one_over);
   const int out = builder_.add_real(graph_.value(to).name, builder_.buffer(in).item_shape);
   builder_.add_tensor(builder_.add_step("mul", node.name, {in}, out), "const", std::move(factor));
   define_real(to, out);
@@ -310,9 +319,8 @@ void Lowering::emit_mean(NodeId id) {
     if (node.attrs.integer("keepdims", 1) != 0) at(node.outputs[0]).item = {item[0], 1, 1};
     return;
   }
-  if (item.size() != 2 || axes.size() != 1 || (axes[0] != 1 && axes[0] != -2)) {
-    refuse(node, "expected the mean over tokens, or over the rows and columns of an image");
-  }
+  if (item.size() != 2 || axes.size() != 1 || (axes[0] != 1 && axes[0] != -2))
+    return emit_reduce(id);
   const int in = real(node.inputs[0]);
   const int out = builder_.add_real(graph_.value(node.outputs[0]).name, {item[1]});
   builder_.add_step("mean_rows", node.name, {in}, out);

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include "repquant/core/error.h"
-#include "repquant/core/format/elementary.h"
 
 namespace repquant {
 
@@ -43,29 +42,10 @@ size_t data_inputs(const Node& node) {
     case OpKind::kTile:
     case OpKind::kPad:
     case OpKind::kClip:
-    case OpKind::kReduceMean:
+    case OpKind::kPow:
       return 1;
     default:
-      return is_movement(node.op) ? 1 : node.inputs.size();
-  }
-}
-
-std::optional<Activation> activation_of(const Node& node) {
-  switch (node.op) {
-    case OpKind::kGelu:
-      if (node.attrs.text("approximate", "none") == "tanh")
-        return Activation{"gelu_tanh", gelu_tanh_exact};
-      return Activation{"gelu_erf", gelu_erf_exact};
-    case OpKind::kSilu:
-      return Activation{"silu", silu_exact};
-    case OpKind::kRelu:
-      return Activation{"relu", relu_exact};
-    case OpKind::kSigmoid:
-      return Activation{"sigmoid", sigmoid_exact};
-    case OpKind::kTanh:
-      return Activation{"tanh", tanh_exact};
-    default:
-      return std::nullopt;
+      return is_movement(node.op) || is_reduction(node.op) ? 1 : node.inputs.size();
   }
 }
 
@@ -106,6 +86,9 @@ void Lowering::find_live() {
     const size_t count = std::min(data_inputs(node), node.inputs.size());
     pending.insert(pending.end(), node.inputs.begin(),
                    node.inputs.begin() + static_cast<std::ptrdiff_t>(count));
+    // A lookup reads its indices, a slice of a variable only its data.
+    if (node.op == OpKind::kGather && graph_.is_constant(node.inputs[0]))
+      pending.push_back(node.inputs.at(1));
   }
 }
 
@@ -145,13 +128,27 @@ void Lowering::collect(ValueId value, Demand& demand) const {
         if (std::find(demand.codes.begin(), demand.codes.end(), format) == demand.codes.end()) {
           demand.codes.push_back(std::move(format));
         }
-      } else if (is_movement(node.op) || folded_pad(node)) {
+      } else if (is_movement(node.op) || joins(node) || folded_pad(node)) {
         for (const ValueId out : node.outputs) collect(out, demand);
       } else {
         demand.real = true;
       }
     }
   }
+}
+
+// Equal for every image: a constant, expanded or read in another shape.
+bool Lowering::is_fixed(ValueId value) const {
+  if (value == kNoValue || graph_.is_constant(value)) return true;
+  const NodeId producer = graph_.value(value).producer;
+  if (producer < 0) return false;
+  const Node& node = graph_.node(producer);
+  return (node.op == OpKind::kExpand || is_movement(node.op)) && is_fixed(node.inputs[0]);
+}
+
+bool Lowering::joins(const Node& node) const {
+  return node.op == OpKind::kConcat && std::none_of(node.inputs.begin(), node.inputs.end(),
+                                                    [&](ValueId part) { return is_fixed(part); });
 }
 
 Demand Lowering::demand(ValueId value) const {
@@ -182,21 +179,22 @@ void Lowering::find_fused_adds() {
 }
 
 void Lowering::emit_inputs() {
-  if (graph_.inputs.size() != 1) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("lower: graph \"{}\": expected one input, got {}", graph_.name,
-                            graph_.inputs.size()));
+  for (const ValueId input : graph_.inputs) {
+    const Value& value = graph_.value(input);
+    const bool integer = value.dtype == DType::kI64 || value.dtype == DType::kI32;
+    if (value.dtype != DType::kF32 && !integer) {
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("lower: input \"{}\": expected F32, I64 or I32, got {}", value.name,
+                              name_of(value.dtype)));
+    }
+    const bool renamed = !options_.input_name.empty() && graph_.inputs.size() == 1;
+    const Shape item = item_shape(input);
+    const int buffer = builder_.add_buffer(renamed ? options_.input_name : value.name, value.dtype,
+                                           item.empty() ? Shape{1} : item,
+                                           static_cast<int>(8 * size_of(value.dtype)));
+    builder_.plan().inputs.push_back(buffer);
+    define(input, item).real = Stored{buffer, {}};
   }
-  const ValueId input = graph_.inputs[0];
-  const Value& value = graph_.value(input);
-  if (value.dtype != DType::kF32) {
-    throw Error(ErrorCode::kUnsupported, fmt::format("lower: input \"{}\": expected F32, got {}",
-                                                     value.name, name_of(value.dtype)));
-  }
-  const std::string name = options_.input_name.empty() ? value.name : options_.input_name;
-  const int buffer = builder_.add_real(name, item_shape(input));
-  builder_.plan().inputs = {buffer};
-  define_real(input, buffer);
 }
 
 void Lowering::finish() {
@@ -213,6 +211,8 @@ void Lowering::finish() {
   for (const int i : plan.inputs) {
     plan.model["inputs"].push_back(
         {{"name", builder_.buffer(i).name}, {"shape", builder_.buffer(i).item_shape}});
+    const DType dtype = builder_.buffer(i).dtype;
+    if (dtype != DType::kF32) plan.model["inputs"].back()["dtype"] = name_of(dtype);
   }
   for (size_t i = 0; i < plan.outputs.size(); ++i) {
     plan.model["outputs"].push_back({{"name", graph_.value(graph_.outputs[i]).name},
@@ -236,7 +236,14 @@ void Lowering::emit_node(NodeId id) {
     case OpKind::kSlice:
       return emit_slice(node);
     case OpKind::kGather:
-      return emit_gather(node);
+      return graph_.is_constant(node.inputs[0]) ? emit_lookup(node) : emit_gather(node);
+    case OpKind::kCast:
+      return emit_cast(node);
+    case OpKind::kPow:
+      return emit_pow(node);
+    case OpKind::kMax:
+    case OpKind::kMin:
+      return emit_binary(id);
     case OpKind::kSplit:
       return emit_split(node);
     case OpKind::kExpand:
@@ -267,10 +274,11 @@ void Lowering::emit_node(NodeId id) {
     default:
       break;
   }
+  if (is_reduction(node.op)) return emit_reduce(id);
   if (activation_of(node)) return emit_activation(id);
   refuse(node, "this build has no integer or float step for the op",
-         "supported: conv, linear, attention, norms, gelu, silu, relu, relu6, "
-         "sigmoid, tanh, add, mul, means, pad, and moves of data");
+         "supported: conv, linear, attention, norms, activations, functions of one element, "
+         "add, sub, mul, div, max, min, reductions, lookups, concat, pad, and moves of data");
 }
 
 }  // namespace lowering

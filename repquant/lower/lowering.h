@@ -1,6 +1,7 @@
 #pragma once
 // The state of one call of lower(): what each graph value has become so far, and the step list.
 // Internal to the folder.
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -53,6 +54,14 @@ struct Lowered {
   std::optional<DeferredLinear> deferred;
 };
 
+// A function of one element: its step kind and parameters, and the exact function for tables.
+struct Activation {
+  std::string kind;
+  std::vector<float> parameters;
+  std::function<double(double)> function;
+};
+std::optional<Activation> activation_of(const Node& node);  // nullopt for other ops
+
 class Lowering {
  public:
   Lowering(const Graph& graph, const QuantPlan& plan, const LowerOptions& options);
@@ -64,6 +73,8 @@ class Lowering {
   void check_sites() const;
   Demand demand(ValueId value) const;
   void collect(ValueId value, Demand& demand) const;
+  bool is_fixed(ValueId value) const;
+  bool joins(const Node& node) const;  // a concat of variables
   void find_fused_adds();
   void emit_node(NodeId id);
   void emit_inputs();
@@ -103,6 +114,9 @@ class Lowering {
   void emit_split(const Node& node);
   void emit_expand(const Node& node);
   void emit_concat(const Node& node);
+  void emit_prepend(const Node& node);
+  int join(std::vector<int> parts, int64_t axis, const std::string& name,
+           const std::string& buffer);
   struct Range {
     int64_t axis, start, stop, step;  // axis of the item
   };
@@ -136,8 +150,21 @@ class Lowering {
   void emit_norm(NodeId id);
   void emit_activation(NodeId id);
   void emit_add(NodeId id);
+  bool keeps_shape(const Node& node, ValueId variable);
   void emit_multiply(NodeId id);
   void emit_mean(NodeId id);
+
+  // floats.cpp
+  Tensor broadcast_constant(ValueId value, size_t rank, const Node& node) const;
+  void emit_binary(NodeId id);
+  int add_function(int source, const Activation& function, const std::string& name,
+                   const std::string& buffer);
+  void emit_pow(const Node& node);
+  void emit_reduce(NodeId id);
+  int permuted(ValueId value, const std::vector<int>& order, const std::string& name);
+  bool is_integer(ValueId value);  // an integer input, or one of its readings
+  void emit_lookup(const Node& node);
+  void emit_cast(const Node& node);
 
   // attention.cpp
   void emit_attention(NodeId id);
@@ -155,14 +182,9 @@ class Lowering {
 };
 
 bool is_movement(OpKind op);
+bool is_reduction(OpKind op);
 // Inputs that carry data, not shapes: all but the first are parameters of movement ops.
 size_t data_inputs(const Node& node);
-// The activation as a double function and its step name; nullopt for other ops.
-struct Activation {
-  std::string kind;
-  double (*function)(double);
-};
-std::optional<Activation> activation_of(const Node& node);
 std::string quoted(const Node& node);  // linear "blocks.0.mlp.fc1"
 
 }  // namespace repquant::lowering

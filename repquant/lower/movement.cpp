@@ -88,36 +88,28 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
                 "lower: \"" + name + "\": expected constants to be sliced beforehand");
   }
   resolve(from);
-  if (at(from).real && channels_first(*at(from).real, source.item) && item.size() == 3 &&
-      demand(to).codes.empty()) {
-    const int64_t axis = range.axis == 0 ? 2 : range.axis - 1;  // of the buffer [H, W, C]
-    const int out = builder_.add_real(name, {item[1], item[2], item[0]});
-    Step& step = builder_.add_step("slice", name, {at(from).real->buffer}, out);
-    step.lists["range"] = {axis, range.start, range.stop, range.step};
-    define(to, item).real = Stored{out, channels_first_view(item)};
-    return;
-  }
   Shape kept = source.item;  // a slice keeps the rank; `item` may lack the axis
   kept[static_cast<size_t>(range.axis)] = (range.stop - range.start + range.step - 1) / range.step;
-  const Demand wanted = demand(to);
-  const auto emit = [&](int in, const std::string& step_name) {
+  const auto emit = [&](Stored& stored, const std::string& step_name) {
+    const bool image = channels_first(stored, source.item) && item.size() == 3;
+    const int in = image ? stored.buffer : materialize(stored, source.item, step_name + ".moved");
     const Buffer buffer = builder_.buffer(in);
-    const int out = builder_.add_buffer(step_name, buffer.dtype, kept, buffer.bits);
+    const Shape shape = image ? Shape{kept[1], kept[2], kept[0]} : kept;
+    const int out = builder_.add_buffer(step_name, buffer.dtype, shape, buffer.bits);
     Step& step = builder_.add_step("slice", step_name, {in}, out);
-    step.lists["range"] = {range.axis, range.start, range.stop, range.step};
-    return out;
+    const int64_t axis = !image ? range.axis : range.axis == 0 ? 2 : range.axis - 1;
+    step.lists["range"] = {axis, range.start, range.stop, range.step};
+    return Stored{out, image ? channels_first_view(kept) : View{}};
   };
+  const Demand wanted = demand(to);
   Lowered result;
   result.item = item;
-  for (const CodeFormat& format : wanted.codes) {
-    const bool exists = std::any_of(at(from).codes.begin(), at(from).codes.end(),
-                                    [&](const auto& entry) { return entry.first == format; });
-    if (exists)
-      result.codes.push_back({format, Stored{emit(codes(from, format), name + ".codes"), {}}});
+  for (auto& [format, stored] : at(from).codes) {
+    if (std::find(wanted.codes.begin(), wanted.codes.end(), format) != wanted.codes.end())
+      result.codes.push_back({format, emit(stored, name + ".codes")});
   }
-  if (wanted.real || result.codes.size() < wanted.codes.size()) {
-    result.real = Stored{emit(real(from), name), {}};
-  }
+  if (wanted.real || result.codes.size() < wanted.codes.size())
+    result.real = emit(stored_real(from), name);
   values_[to] = std::move(result);
 }
 
@@ -206,8 +198,69 @@ void Lowering::emit_expand(const Node& node) {
   define(node.outputs[0], item).constant = std::move(whole);
 }
 
-// Constants in front of one variable, along the rows: class and distillation tokens.
+// Constants in front of one variable are class tokens; else the parts are joined: as codes where
+// every reader wants the same ones, images in the order of their buffers.
 void Lowering::emit_concat(const Node& node) {
+  if (!joins(node)) return emit_prepend(node);
+  const ValueId to = node.outputs[0];
+  if (node.inputs.size() == 1) return emit_alias(node);
+  for (const ValueId part : node.inputs) resolve(part);
+  const Shape first = at(node.inputs[0]).item;
+  int64_t axis = normalized_axis(node.attrs.integer("axis", 0), first.size()) - 1;
+  if (axis < 0 || axis >= static_cast<int64_t>(first.size())) refuse(node, "joins batches");
+  Shape item = first;
+  item[static_cast<size_t>(axis)] = 0;
+  for (const ValueId part : node.inputs)
+    item[static_cast<size_t>(axis)] += at(part).item.at(static_cast<size_t>(axis));
+  const Demand wanted = demand(to);
+  const CodeFormat* format = wanted.only_codes();
+  if (format != nullptr && format->per_head()) format = nullptr;
+  const auto stored = [&](ValueId part) {
+    return format != nullptr ? stored_codes(part, *format) : stored_real(part);
+  };
+  const bool image = std::any_of(node.inputs.begin(), node.inputs.end(), [&](ValueId part) {
+    return channels_first(stored(part), at(part).item);
+  });
+  std::vector<int> parts;
+  for (const ValueId part : node.inputs) {
+    if (image)
+      parts.push_back(
+          channels_last(stored(part), at(part).item, graph_.value(part).name + ".moved"));
+    else parts.push_back(format != nullptr ? codes(part, *format) : real(part));
+  }
+  if (image) axis = axis == 0 ? 2 : axis - 1;
+  const int out = join(parts, axis, node.name, graph_.value(to).name);
+  const Stored result{out, image ? channels_first_view(item) : View{}};
+  if (format != nullptr) define(to, item).codes.push_back({*format, result});
+  else define(to, item).real = result;
+}
+
+// Sixteen at a time.
+int Lowering::join(std::vector<int> parts, int64_t axis, const std::string& name,
+                   const std::string& buffer) {
+  constexpr size_t most = 16;
+  while (parts.size() > 1) {
+    const auto end = parts.begin() + static_cast<ptrdiff_t>(std::min(parts.size(), most));
+    const std::vector<int> group(parts.begin(), end);
+    const Buffer like = builder_.buffer(group[0]);
+    Shape shape = like.item_shape;
+    int64_t& size = shape[static_cast<size_t>(axis)];
+    size = 0;
+    int bits = 0;
+    for (const int part : group) {
+      size += builder_.buffer(part).item_shape[static_cast<size_t>(axis)];
+      bits = std::max(bits, builder_.buffer(part).bits);
+    }
+    const int out = builder_.add_buffer(buffer, like.dtype, shape, bits);
+    builder_.add_step("concat", name, group, out).ints["axis"] = axis;
+    parts.erase(parts.begin(), end);
+    parts.insert(parts.begin(), out);
+  }
+  return parts[0];
+}
+
+// Constants in front of one variable, along the rows: class and distillation tokens.
+void Lowering::emit_prepend(const Node& node) {
   const ValueId variable = node.inputs.back();
   if (graph_.is_constant(variable) || at(variable).constant)
     refuse(node, "expected tokens after constants");

@@ -14,7 +14,7 @@ namespace {
 using testing::AttentionForm;
 using testing::check;
 using testing::expect_equal;
-using testing::ItemInputs;
+using testing::Items;
 using testing::LinearForm;
 using testing::PlanBuilder;
 using testing::programs_of;
@@ -193,9 +193,9 @@ TEST(Ops, AttentionLongRows) {  // several key blocks, the last one ragged
     const int q = b.quantize(x, 2), k = b.quantize(x, 2), v = b.quantize(x, 8);
     AttentionForm form{1, "log", pv, 15, 2.0, false, 0};
     Plan plan = b.finish(b.attention(q, k, v, form));
-    const ItemInputs items = random_items(plan, 1, -3, 3);
+    const Items items = random_items(plan, 1, -3, 3);
     ThreadPool three(3);
-    const auto wanted = testing::Naive(plan).run({items[0]});
+    const auto wanted = testing::Naive(plan).run(items[0]);
     for (const auto& program : programs_of(plan)) expect_equal(program, items, {wanted}, 1, &three);
   }
 }
@@ -211,8 +211,8 @@ TEST(Ops, AttentionSumsBeyondInt32) {
     const int y = b.attention(q, k, v, {1, "log", pv, 29, 2.0, false, 0});
     b.tensor("thr", Tensor::of<float>({29}, log_thresholds(1e-6, 2.0, 29)));
     const Plan plan = b.finish(y);
-    const ItemInputs items = random_items(plan, 1, -3, 3);
-    const auto wanted = testing::Naive(plan).run({items[0]});
+    const Items items = random_items(plan, 1, -3, 3);
+    const auto wanted = testing::Naive(plan).run(items[0]);
     const float mo = plan.tensor(plan.steps.back(), "mo").as<float>()[0];
     const float level = std::string(pv) == "parity" ? 1.0f : 16384.0f;
     EXPECT_EQ(wanted[static_cast<size_t>(plan.outputs[0])].f[0], level * 255.0f * 1100.0f * mo);
@@ -329,8 +329,8 @@ TEST(Ops, ChangedPlansAreRefusedOrExact) {
       ++refused;
       continue;
     }
-    const ItemInputs items = random_items(plan, 1, -3, 3);
-    const auto wanted = testing::Naive(plan).run({items[0]});
+    const Items items = random_items(plan, 1, -3, 3);
+    const auto wanted = testing::Naive(plan).run(items[0]);
     for (const auto& program : programs) {
       expect_equal(program, items, {wanted}, 1, nullptr);
       ASSERT_FALSE(HasFatalFailure()) << "round " << round << " " << program->isa();
@@ -355,7 +355,7 @@ TEST(Ops, SpecialInputsFollowTheLaw) {
   const Plan plan = b.finish(both);
   const auto program = Program::from_plan(plan);
   const auto wanted = testing::Naive(plan).run({values});
-  for (const auto& each : programs_of(plan)) expect_equal(each, {values}, {wanted}, 1, nullptr);
+  for (const auto& each : programs_of(plan)) expect_equal(each, {{values}}, {wanted}, 1, nullptr);
   std::vector<float> out(16);
   const Shape shape{1, 16};
   const ConstTensorView in{values.data(), DType::kF32, shape};

@@ -15,7 +15,7 @@ namespace repquant::runtime {
 
 // Where one call reads and writes; the buffers hold [batch, item shape...].
 struct StepIo {
-  static constexpr int kMaxInputs = 4;
+  static constexpr int kMaxInputs = 16;
   const std::byte* in[kMaxInputs] = {};
   std::byte* out = nullptr;
 };

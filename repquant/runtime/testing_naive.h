@@ -11,22 +11,21 @@
 #include "repquant/core/format/log.h"
 #include "repquant/core/format/uniform.h"
 #include "repquant/core/plan.h"
+#include "repquant/runtime/testing_naive_floats.h"
 
 namespace repquant::testing {
-
-struct Value {
-  std::vector<float> f;    // F32 buffers
-  std::vector<uint8_t> q;  // U8 buffers
-};
 
 class Naive {
  public:
   explicit Naive(const Plan& plan) : plan_(plan), values_(plan.buffers.size()) {}
 
-  // Inputs of one item, in plan order. Returns every buffer.
+  // Inputs of one item, in plan order; integers as floats of their value. Returns every buffer.
   const std::vector<Value>& run(const std::vector<std::vector<float>>& inputs) {
-    for (size_t i = 0; i < inputs.size(); ++i)
-      values_[static_cast<size_t>(plan_.inputs[i])].f = inputs[i];
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const auto buffer = static_cast<size_t>(plan_.inputs[i]);
+      if (plan_.buffers[buffer].dtype == DType::kF32) values_[buffer].f = inputs[i];
+      else values_[buffer].i.assign(inputs[i].begin(), inputs[i].end());
+    }
     for (const Step& step : plan_.steps) evaluate(step);
     return values_;
   }
@@ -90,7 +89,6 @@ class Naive {
 
 inline void Naive::elementwise(const Step& step, Value& to) const {
   const Value& x = in(step, 0);
-  const std::string kind = step.strings.contains("kind") ? step.strings.at("kind") : "";
   const size_t count = x.f.empty() ? x.q.size() : x.f.size();
   for (size_t i = 0; i < count; ++i) {
     if (step.op == "quantize") {
@@ -102,15 +100,6 @@ inline void Naive::elementwise(const Step& step, Value& to) const {
       to.q.push_back(plan_.tensor(step, "lut").as<uint8_t>()[x.q[i]]);
     } else if (step.op == "dequantize") {
       to.f.push_back(dequantize_uniform(x.q[i], real(step, "s", 0), attribute(step, "zero")));
-    } else if (step.op == "activation") {
-      const float v = x.f[i];
-      to.f.push_back(kind == "gelu_erf"    ? gelu_erf_f32(v)
-                     : kind == "gelu_tanh" ? gelu_tanh_f32(v)
-                     : kind == "silu"      ? silu_f32(v)
-                     : kind == "relu"      ? relu_f32(v)
-                     : kind == "relu6"     ? relu6_f32(v)
-                     : kind == "sigmoid"   ? sigmoid_f32(v)
-                                           : tanh_f32(v));
     } else {
       float other = 0;
       if (step.in.size() == 2) {
@@ -365,7 +354,7 @@ inline void Naive::move(const Step& step, Value& to) const {
 
 inline void Naive::evaluate(const Step& step) {
   Value to;
-  if (rows(step, to)) {
+  if (rows(step, to) || NaiveFloats(plan_, step, values_).run(to)) {
   } else if (step.op == "linear") {
     linear(step, to);
   } else if (step.op == "patches" || step.op == "depthwise") {

@@ -213,17 +213,6 @@ void rms_norm(const StepContext& c) {
   norm(c, [&](std::span<const float> x, std::span<float> y) { rms_norm_row(x, g, beta, eps, y); });
 }
 
-void activation(const StepContext& c) {
-  static const std::map<std::string, float (*)(float)> functions = {
-      {"gelu_erf", gelu_erf_f32}, {"gelu_tanh", gelu_tanh_f32}, {"silu", silu_f32},
-      {"relu6", relu6_f32},       {"relu", relu_f32},           {"sigmoid", sigmoid_f32},
-      {"tanh", tanh_f32}};
-  const auto function = functions.at(c.step.strings.at("kind"));
-  const auto x = c.in[0]->as<float>();
-  auto y = c.out.as<float>();
-  for (size_t i = 0; i < x.size(); ++i) y[i] = function(x[i]);
-}
-
 // The second operand of an element-wise step: an input, or a constant repeated over the rows.
 template <class Operation> void element_wise(const StepContext& c, Operation&& operation) {
   const auto x = c.in[0]->as<float>();
@@ -311,6 +300,11 @@ StepFunction step_function(const std::string& op) {
                                                                 {"layer_norm", layer_norm},
                                                                 {"rms_norm", rms_norm},
                                                                 {"activation", activation},
+                                                                {"binary", binary},
+                                                                {"concat", concat},
+                                                                {"reduce", reduce},
+                                                                {"gather_rows", gather_rows},
+                                                                {"cast", cast},
                                                                 {"add", add},
                                                                 {"mul", mul},
                                                                 {"prepend", prepend},

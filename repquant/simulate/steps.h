@@ -44,5 +44,12 @@ void l2_norm(const StepContext& c);
 void softmax(const StepContext& c);
 void matmul(const StepContext& c);
 void copy_rows(const StepContext& c);
+// floats.cpp
+void activation(const StepContext& c);
+void binary(const StepContext& c);
+void concat(const StepContext& c);
+void reduce(const StepContext& c);
+void gather_rows(const StepContext& c);
+void cast(const StepContext& c);
 
 }  // namespace repquant::simulate

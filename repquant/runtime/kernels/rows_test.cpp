@@ -168,14 +168,12 @@ TEST(Rows, Activation) {
          std::array<const std::vector<float>*, 2>{&x, &ordinary}) {
       want.resize(values->size());
       got.resize(values->size());
-      for (const ActivationKind kind :
-           {ActivationKind::kGeluErf, ActivationKind::kGeluTanh, ActivationKind::kSilu,
-            ActivationKind::kRelu, ActivationKind::kRelu6, ActivationKind::kSigmoid,
-            ActivationKind::kTanh}) {
+      for (const FunctionLaw& law : kFunctionLaws) {
+        const FunctionKind kind = *function_kind(law.name);
         const auto count = static_cast<int64_t>(values->size()) - 5;  // a tail
-        activation_scalar.run({kind, values->data(), want.data(), count});
-        row->run({kind, values->data(), got.data(), count});
-        ASSERT_TRUE(same_values(want, got)) << row->name << " " << static_cast<int>(kind);
+        activation_scalar.run({kind, values->data(), want.data(), count, 0.25f, 0.5f});
+        row->run({kind, values->data(), got.data(), count, 0.25f, 0.5f});
+        ASSERT_TRUE(same_values(want, got)) << row->name << " " << law.name;
       }
     }
   }

@@ -1,8 +1,7 @@
-// quantize, quantize_log, table, dequantize, activation, add, mul.
+// quantize, quantize_log, table, dequantize, add, mul.
 #include <fmt/format.h>
 
 #include "repquant/core/format/uniform.h"
-#include "repquant/runtime/kernels/activation/activation.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
 #include "repquant/runtime/steps/steps.h"
 
@@ -124,36 +123,6 @@ class DequantizeStep final : public ElementStep {
   int32_t zero_ = 0;
 };
 
-class ActivationStep final : public StepKernel {
- public:
-  ActivationStep(const Plan& plan, const Step& step, Isa isa)
-      : row_(select_row(activation_kernels(), isa)),
-        elements_(items_of(output_buffer(plan, step))) {
-    expect_types(plan, step, DType::kF32, DType::kF32);
-    const std::string kind = text(step, "kind");
-    const auto parsed = parse_activation(kind);
-    if (!parsed) {
-      unsupported_step(step, fmt::format("\"{}\"", kind),
-                       "gelu_erf, gelu_tanh, silu, relu, sigmoid or tanh");
-    }
-    kind_ = *parsed;
-  }
-  std::string_view name() const override { return row_.name; }
-  int64_t units() const override { return elements_; }
-  int64_t grain() const override { return 1024; }
-  double ns_per_unit() const override { return 4.0; }
-  std::vector<int> in_place() const override { return {0}; }
-  void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
-    row_.run({kind_, reinterpret_cast<const float*>(io.in[0]) + begin,
-              reinterpret_cast<float*>(io.out) + begin, end - begin});
-  }
-
- private:
-  const ActivationKernel& row_;
-  int64_t elements_;
-  ActivationKind kind_ = ActivationKind::kGeluErf;
-};
-
 // add and mul; units are rows.
 class BinaryStep final : public StepKernel {
  public:
@@ -226,9 +195,6 @@ std::unique_ptr<StepKernel> make_table(const Plan& plan, const Step& step, Isa i
 }
 std::unique_ptr<StepKernel> make_dequantize(const Plan& plan, const Step& step, Isa isa) {
   return std::make_unique<DequantizeStep>(plan, step, isa);
-}
-std::unique_ptr<StepKernel> make_activation(const Plan& plan, const Step& step, Isa isa) {
-  return std::make_unique<ActivationStep>(plan, step, isa);
 }
 std::unique_ptr<StepKernel> make_binary(const Plan& plan, const Step& step, Isa isa) {
   return std::make_unique<BinaryStep>(plan, step, isa);

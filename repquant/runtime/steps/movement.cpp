@@ -1,4 +1,4 @@
-// transpose, slice, prepend.
+// transpose, slice, prepend, pad, concat.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -175,7 +175,54 @@ class PadStep final : public StepKernel {
   int fill_ = 0;
 };
 
+// Units are lines: what lies before the axis.
+class ConcatStep final : public StepKernel {
+ public:
+  ConcatStep(const Plan& plan, const Step& step) {
+    const Buffer& out = output_buffer(plan, step);
+    const int64_t axis = plan.integer(step, "axis");
+    expect(0 <= axis && axis < static_cast<int64_t>(out.item_shape.size()), step,
+           fmt::format("an axis of {}", to_string(out.item_shape)), std::to_string(axis));
+    for (int64_t i = 0; i < axis; ++i) lines_ *= out.item_shape[static_cast<size_t>(i)];
+    int64_t total = 0;
+    for (size_t i = 0; i < step.in.size(); ++i) {
+      const Buffer& part = input_buffer(plan, step, i);
+      expect(part.dtype == out.dtype && items_of(part) % lines_ == 0, step, "parts that fit",
+             to_string(part.item_shape));
+      bytes_.push_back(items_of(part) / lines_ * static_cast<int64_t>(size_of(part.dtype)));
+      total += items_of(part);
+      line_ += bytes_.back();
+    }
+    expect(total == items_of(out), step, fmt::format("an output of {} elements", total),
+           to_string(out.item_shape));
+  }
+  std::string_view name() const override { return "concat/copy"; }
+  int64_t units() const override { return lines_; }
+  int64_t grain() const override { return std::max<int64_t>(1, 4096 / line_); }
+  double ns_per_unit() const override {
+    return 4.0 * static_cast<double>(bytes_.size()) + 0.05 * static_cast<double>(line_);
+  }
+  void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
+    std::byte* to = io.out + begin * line_;
+    for (size_t part = 0; part < bytes_.size(); to += bytes_[part++]) {
+      const int64_t bytes = bytes_[part];
+      const std::byte* from = io.in[part] + begin * bytes;
+      std::byte* at = to;
+      for (int64_t unit = begin; unit < end; ++unit, from += bytes, at += line_)
+        std::memcpy(at, from, static_cast<size_t>(bytes));
+    }
+  }
+
+ private:
+  int64_t lines_ = 1, line_ = 0;  // bytes of a line
+  std::vector<int64_t> bytes_;    // of one line of each input
+};
+
 }  // namespace
+
+std::unique_ptr<StepKernel> make_concat(const Plan& plan, const Step& step, Isa) {
+  return std::make_unique<ConcatStep>(plan, step);
+}
 
 std::unique_ptr<StepKernel> make_pad(const Plan& plan, const Step& step, Isa) {
   return std::make_unique<PadStep>(plan, step);

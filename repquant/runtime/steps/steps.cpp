@@ -25,6 +25,9 @@ constexpr Op kOps[] = {
     {"add", make_binary},          {"mul", make_binary},
     {"prepend", make_prepend},     {"slice", make_slice},
     {"transpose", make_transpose}, {"mean_rows", make_mean_rows},
+    {"binary", make_broadcast},    {"reduce", make_reduce},
+    {"concat", make_concat},       {"gather_rows", make_gather_rows},
+    {"cast", make_cast},
 };
 
 template <class T>

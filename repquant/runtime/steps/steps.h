@@ -24,6 +24,11 @@ std::unique_ptr<StepKernel> make_copy_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_mean_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_activation(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_binary(const Plan&, const Step&, Isa);  // add, mul
+std::unique_ptr<StepKernel> make_broadcast(const Plan&, const Step&, Isa);  // binary
+std::unique_ptr<StepKernel> make_reduce(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_gather_rows(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_cast(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_concat(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_prepend(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_slice(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_transpose(const Plan&, const Step&, Isa);

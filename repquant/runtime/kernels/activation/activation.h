@@ -1,23 +1,20 @@
 #pragma once
-// activation: f32 -> f32 by the fixed definitions of core/format/elementary.h.
+// activation: f32 -> f32 by the fixed definitions of core/format/functions.h.
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string_view>
 
+#include "repquant/core/format/functions.h"
 #include "repquant/runtime/kernels/isa.h"
 
 namespace repquant::runtime {
 
-enum class ActivationKind : uint8_t { kGeluErf, kGeluTanh, kSilu, kRelu, kRelu6, kSigmoid, kTanh };
-
-std::optional<ActivationKind> parse_activation(std::string_view name);  // the plan's spelling
-
 struct ActivationArgs {
-  ActivationKind kind = ActivationKind::kGeluErf;
+  FunctionKind kind = FunctionKind::kGeluErf;
   const float* x = nullptr;
   float* out = nullptr;  // may be x
   int64_t count = 0;
+  float a = 0, b = 0;  // parameters of the kinds that have some
 };
 
 struct ActivationKernel {

@@ -2,6 +2,8 @@
 #include "repquant/runtime/kernels/target.h"
 
 #if defined(__x86_64__)
+#define REPQUANT_ROW REPQUANT_AVX512VNNI __attribute__((flatten))
+#include "repquant/runtime/kernels/activation/portable.h"
 #include "repquant/runtime/kernels/float512.h"
 
 namespace repquant::runtime {
@@ -55,17 +57,17 @@ template <int N> REPQUANT_INLINE512 Pack<N> half_times(Pack<N> v, Pack<N> factor
   return mul(mul(constant<N>(0.5f), v), add(constant<N>(1.0f), factor));
 }
 
-template <ActivationKind kKind, int N> REPQUANT_INLINE512 Pack<N> value(Pack<N> x) {
+template <FunctionKind kKind, int N> REPQUANT_INLINE512 Pack<N> value(Pack<N> x) {
   const Pack<N> rectified = where_less(constant<N>(0.0f), x, x, constant<N>(0.0f));
-  if constexpr (kKind == ActivationKind::kRelu) return keep_nan(rectified, x);
-  if constexpr (kKind == ActivationKind::kRelu6)
+  if constexpr (kKind == FunctionKind::kRelu) return keep_nan(rectified, x);
+  if constexpr (kKind == FunctionKind::kRelu6)
     return keep_nan(smaller(rectified, constant<N>(6.0f)), x);
-  if constexpr (kKind == ActivationKind::kSigmoid) return sigmoid(x);
-  if constexpr (kKind == ActivationKind::kTanh) return tanh(x);
+  if constexpr (kKind == FunctionKind::kSigmoid) return sigmoid(x);
+  if constexpr (kKind == FunctionKind::kTanh) return tanh(x);
   const Pack<N> v = bounded_below(x);
-  if constexpr (kKind == ActivationKind::kGeluErf)
+  if constexpr (kKind == FunctionKind::kGeluErf)
     return half_times(v, erf(mul(v, constant<N>(0.707106781f))));
-  if constexpr (kKind == ActivationKind::kGeluTanh) {
+  if constexpr (kKind == FunctionKind::kGeluTanh) {
     const Pack<N> cube = mul(mul(v, v), v);
     return half_times(
         v, tanh(mul(constant<N>(0.797884561f), add(v, mul(constant<N>(0.044715f), cube)))));
@@ -73,7 +75,7 @@ template <ActivationKind kKind, int N> REPQUANT_INLINE512 Pack<N> value(Pack<N> 
   return mul(v, sigmoid(v));  // SiLU
 }
 
-template <ActivationKind kKind> REPQUANT_AVX512VNNI void apply(const ActivationArgs& args) {
+template <FunctionKind kKind> REPQUANT_AVX512VNNI void apply(const ActivationArgs& args) {
   constexpr int kSide = 4;
   int64_t i = 0;
   for (; i + 16 * kSide <= args.count; i += 16 * kSide)
@@ -86,28 +88,30 @@ template <ActivationKind kKind> REPQUANT_AVX512VNNI void apply(const ActivationA
   }
 }
 
-void run(const ActivationArgs& args) noexcept {
+void run_wide(const ActivationArgs& args) noexcept {
   switch (args.kind) {
-    case ActivationKind::kGeluErf:
-      return apply<ActivationKind::kGeluErf>(args);
-    case ActivationKind::kGeluTanh:
-      return apply<ActivationKind::kGeluTanh>(args);
-    case ActivationKind::kSilu:
-      return apply<ActivationKind::kSilu>(args);
-    case ActivationKind::kRelu:
-      return apply<ActivationKind::kRelu>(args);
-    case ActivationKind::kRelu6:
-      return apply<ActivationKind::kRelu6>(args);
-    case ActivationKind::kSigmoid:
-      return apply<ActivationKind::kSigmoid>(args);
-    case ActivationKind::kTanh:
-      return apply<ActivationKind::kTanh>(args);
+    case FunctionKind::kGeluErf:
+      return apply<FunctionKind::kGeluErf>(args);
+    case FunctionKind::kGeluTanh:
+      return apply<FunctionKind::kGeluTanh>(args);
+    case FunctionKind::kSilu:
+      return apply<FunctionKind::kSilu>(args);
+    case FunctionKind::kRelu:
+      return apply<FunctionKind::kRelu>(args);
+    case FunctionKind::kRelu6:
+      return apply<FunctionKind::kRelu6>(args);
+    case FunctionKind::kSigmoid:
+      return apply<FunctionKind::kSigmoid>(args);
+    case FunctionKind::kTanh:
+      return apply<FunctionKind::kTanh>(args);
+    default:
+      return run(args);
   }
 }
 
 }  // namespace
 
-const ActivationKernel activation_avx512vnni{"activation/avx512vnni", Isa::kAvx512Vnni, run};
+const ActivationKernel activation_avx512vnni{"activation/avx512vnni", Isa::kAvx512Vnni, run_wide};
 
 }  // namespace repquant::runtime
 #endif
