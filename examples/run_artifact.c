@@ -17,7 +17,7 @@ int main(int argc, char** argv) {
   }
   rq_program* program = NULL;
   rq_session* session = NULL;
-  if (rq_program_open(argv[1], NULL, &program) != RQ_OK) return fail("open");
+  if (rq_program_open(argv[1], NULL, 0, &program) != RQ_OK) return fail("open");
   if (rq_session_create(program, 1, 1, &session) != RQ_OK) return fail("session");
 
   const int64_t in = rq_program_input_size(program, 0), out = rq_program_output_size(program, 0);
@@ -32,8 +32,8 @@ int main(int argc, char** argv) {
     }
     fclose(file);
   }
-  const float* inputs[] = {x};
-  float* outputs[] = {y};
+  const void* inputs[] = {x};
+  void* outputs[] = {y};
   if (rq_session_run(session, 1, inputs, outputs) != RQ_OK) return fail("run");
 
   int64_t best = 0;

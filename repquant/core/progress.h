@@ -41,6 +41,7 @@ class NullSink final : public Sink {
 class StopFlag {
  public:
   void raise() noexcept { raised_.store(true, std::memory_order_relaxed); }
+  void clear() noexcept { raised_.store(false, std::memory_order_relaxed); }
   bool raised() const noexcept { return raised_.load(std::memory_order_relaxed); }
 
  private:

@@ -6,17 +6,26 @@
 
 namespace repquant {
 
+struct ThreadPoolOptions {
+  // How long an idle worker, and a caller that waits, spins before it sleeps. 0 on shared hosts.
+  int spin_us = 100;
+};
+
 class ThreadPool {
  public:
-  // threads < 1: the affinity mask, at most the cgroup quota rounded up. The caller is one of them.
-  explicit ThreadPool(int threads = 0);
+  // threads < 1: default_thread_count(). The caller is one of them; fewer where the system refuses
+  // to start more.
+  explicit ThreadPool(int threads = 0, const ThreadPoolOptions& options = {});
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   int size() const;
-  // Calls body(begin, end, worker) over contiguous pieces of [0, count), at most size() of them, each
-  // a multiple of `grain` long but the last; returns when all are done. An exception of a body is
-  // rethrown (the first by piece). Nested calls run inline on the caller. No allocation.
+  // Calls body(begin, end, worker) over pieces that cover [0, count) once; pieces begin at
+  // multiples of `grain` and are multiples of it long but the last. Every thread begins with its
+  // own equal share and then takes from the others'; pieces with one `worker` (0 .. size()-1, 0 the
+  // caller) never overlap in time. Returns when all are done. An exception of a body is rethrown
+  // (the first by index; every piece runs). Calls from several threads queue. No allocation. Throws
+  // kInvalidArgument when called from within a piece of any pool, and in the child of a fork.
   void parallel_for(int64_t count, int64_t grain,
                     const std::function<void(int64_t begin, int64_t end, int worker)>& body);
 
@@ -25,6 +34,7 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
+// The affinity mask of this thread, at most the quota of the control group, rounded up.
 int default_thread_count();
 
 }  // namespace repquant

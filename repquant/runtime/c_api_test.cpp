@@ -39,7 +39,7 @@ class CApi : public ::testing::Test {
 
 TEST_F(CApi, AnswersAsTheSessionDoes) {
   rq_program* program = nullptr;
-  ASSERT_EQ(rq_program_open(path_.c_str(), nullptr, &program), RQ_OK) << rq_last_error();
+  ASSERT_EQ(rq_program_open(path_.c_str(), nullptr, 0, &program), RQ_OK) << rq_last_error();
   EXPECT_EQ(rq_program_inputs(program), 1);
   EXPECT_EQ(rq_program_outputs(program), 1);
   const int64_t in = rq_program_input_size(program, 0), out = rq_program_output_size(program, 0);
@@ -52,8 +52,8 @@ TEST_F(CApi, AnswersAsTheSessionDoes) {
   rq_session* session = nullptr;
   ASSERT_EQ(rq_session_create(program, 2, 2, &session), RQ_OK) << rq_last_error();
   rq_program_close(program);  // sessions keep what they need
-  const float* inputs[] = {x.data()};
-  float* outputs[] = {y.data()};
+  const void* inputs[] = {x.data()};
+  void* outputs[] = {y.data()};
   ASSERT_EQ(rq_session_run(session, 2, inputs, outputs), RQ_OK) << rq_last_error();
 
   Session direct(Program::from_plan(plan_), {.max_batch = 2});
@@ -74,13 +74,13 @@ TEST_F(CApi, AnswersAsTheSessionDoes) {
 
 TEST_F(CApi, FailuresAreCodesAndMessages) {
   rq_program* program = nullptr;
-  EXPECT_EQ(rq_program_open((folder_ / "none").c_str(), nullptr, &program), RQ_NOT_FOUND);
+  EXPECT_EQ(rq_program_open((folder_ / "none").c_str(), nullptr, 0, &program), RQ_NOT_FOUND);
   EXPECT_THAT(rq_last_error(), HasSubstr("none"));
   EXPECT_EQ(program, nullptr);
-  EXPECT_EQ(rq_program_open(path_.c_str(), "avx9000", &program), RQ_UNSUPPORTED);
-  EXPECT_EQ(rq_program_open(nullptr, nullptr, &program), RQ_INVALID_ARGUMENT);
+  EXPECT_EQ(rq_program_open(path_.c_str(), "avx9000", 0, &program), RQ_UNSUPPORTED);
+  EXPECT_EQ(rq_program_open(nullptr, nullptr, 0, &program), RQ_INVALID_ARGUMENT);
   fs::resize_file(path_, 100);
-  EXPECT_EQ(rq_program_open(path_.c_str(), nullptr, &program), RQ_CORRUPT_FILE);
+  EXPECT_EQ(rq_program_open(path_.c_str(), nullptr, 0, &program), RQ_CORRUPT_FILE);
   rq_session* session = nullptr;
   EXPECT_EQ(rq_session_create(nullptr, 1, 1, &session), RQ_INVALID_ARGUMENT);
   rq_program_close(nullptr);

@@ -22,6 +22,7 @@ struct MemoryPlan {
 };
 
 inline constexpr uint64_t kArenaAlignment = 64;
+inline constexpr uint64_t kArenaTail = 64;  // kernels may read so far past a buffer
 
 // `in_place[s]`: the inputs of step s whose storage its output may take over.
 MemoryPlan plan_memory(const Plan& plan, const std::vector<std::vector<int>>& in_place);

@@ -1,14 +1,16 @@
 #include "repquant/runtime/program.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
 namespace repquant {
 namespace {
 
+// Rounded up, so that a cap of this size is enough.
 std::string mebibytes(uint64_t bytes) {
-  return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / (1024.0 * 1024.0));
+  return fmt::format("{:.1f} MiB", std::ceil(static_cast<double>(bytes) / (102.4 * 1024.0)) / 10.0);
 }
 
 }  // namespace
@@ -59,8 +61,31 @@ uint64_t Program::weight_bytes() const {
   return bytes;
 }
 
+uint64_t Program::scratch_bytes(int threads) const {
+  constexpr uint64_t kUnit = runtime::kArenaAlignment;
+  const uint64_t one = (scratch_bytes_ + runtime::kArenaTail + kUnit - 1) / kUnit * kUnit;
+  return static_cast<uint64_t>(threads) * one;
+}
+
 uint64_t Program::session_bytes(int64_t batch, int threads) const {
-  return weight_bytes() + arena_bytes(batch) + static_cast<uint64_t>(threads) * scratch_bytes_;
+  return weight_bytes() + arena_bytes(batch) + runtime::kArenaTail + scratch_bytes(threads);
+}
+
+// Fewer items, else fewer threads, else both.
+std::string Program::what_fits(int64_t batch, int threads, uint64_t cap) const {
+  const auto items = [&](int with) {
+    const uint64_t fixed = session_bytes(0, with);
+    return fixed < cap && memory_.item_bytes > 0 ? (cap - fixed) / memory_.item_bytes : 0;
+  };
+  const auto wanted = static_cast<uint64_t>(batch);
+  if (items(threads) >= 1)
+    return fmt::format("smallest change that fits: max_batch {}", items(threads));
+  for (int fewer = threads - 1; fewer >= 1; --fewer) {
+    if (items(fewer) >= wanted) return fmt::format("smallest change that fits: threads {}", fewer);
+  }
+  if (items(1) >= 1)
+    return fmt::format("smallest change that fits: max_batch {} and threads 1", items(1));
+  return fmt::format("no batch fits; raise the cap to at least {}", mebibytes(session_bytes(1, 1)));
 }
 
 void Program::check_memory(int64_t batch, int threads) const {
@@ -69,24 +94,21 @@ void Program::check_memory(int64_t batch, int threads) const {
                 fmt::format("runtime: max_batch: expected at least 1, got {}", batch));
   }
   // Sizes are limited by the reader; a product that overflows is certainly too much.
-  const bool overflow = memory_.item_bytes != 0 &&
-                        static_cast<uint64_t>(batch) > (uint64_t{1} << 62) / memory_.item_bytes;
-  const uint64_t cap = memory_cap_ == 0 ? (uint64_t{1} << 62) : memory_cap_;
+  constexpr uint64_t kLargest = uint64_t{1} << 62;
+  const bool overflow =
+      memory_.item_bytes != 0 && static_cast<uint64_t>(batch) > kLargest / memory_.item_bytes;
+  const uint64_t cap = memory_cap_ == 0 ? kLargest : memory_cap_;
   if (!overflow && session_bytes(batch, threads) <= cap) return;
-  const uint64_t fixed = weight_bytes() + static_cast<uint64_t>(threads) * scratch_bytes_;
-  const uint64_t fits =
-      fixed < cap && memory_.item_bytes > 0 ? (cap - fixed) / memory_.item_bytes : 0;
-  std::string hint = "no batch fits; raise the cap";
-  if (fits >= 1) hint = fmt::format("smallest change that fits: max_batch {}", fits);
   throw Error(
       ErrorCode::kResourceExhausted,
       fmt::format(
-          "runtime: memory: expected at most {}, got {} (weights {}, arena {}, scratch {})",
+          "runtime: memory: expected at most {}, got a need of {} (weights {}, arena {}, scratch {})",
           mebibytes(cap),
           overflow ? "more than can be addressed" : mebibytes(session_bytes(batch, threads)),
-          mebibytes(weight_bytes()), mebibytes(overflow ? 0 : arena_bytes(batch)),
-          mebibytes(static_cast<uint64_t>(threads) * scratch_bytes_)),
-      hint);
+          mebibytes(weight_bytes()),
+          overflow ? "beyond that" : mebibytes(arena_bytes(batch) + runtime::kArenaTail),
+          mebibytes(scratch_bytes(threads))),
+      what_fits(batch, threads, cap));
 }
 
 }  // namespace repquant

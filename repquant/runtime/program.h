@@ -41,8 +41,10 @@ class Program {
   // Bytes of activations for `batch` items, and everything a session with `threads` needs.
   uint64_t arena_bytes(int64_t batch) const;
   uint64_t weight_bytes() const;
+  uint64_t scratch_bytes(int threads) const;
   uint64_t session_bytes(int64_t batch, int threads) const;
-  // Throws kResourceExhausted when the cap given at open does not allow such a session.
+  // Throws kResourceExhausted when the cap given at open does not allow such a session; the hint is
+  // the smallest change that fits.
   void check_memory(int64_t batch, int threads) const;
 
   // For Session.
@@ -51,6 +53,7 @@ class Program {
 
  private:
   Program(Plan plan, const LoadOptions& options);
+  std::string what_fits(int64_t batch, int threads, uint64_t cap) const;
   Plan plan_;
   uint64_t memory_cap_ = 0;
   runtime::Isa isa_;

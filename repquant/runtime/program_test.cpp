@@ -98,11 +98,36 @@ TEST(Program, MemoryCapSaysWhatWouldFit) {
             ErrorCode::kResourceExhausted);
   options.memory_cap = 1000;
   options.max_batch = 1;
-  EXPECT_THAT(error_of([&] { Program::from_plan(small_plan(), options); }).hint(),
-              HasSubstr("raise the cap"));
+  const Error small = error_of([&] { Program::from_plan(small_plan(), options); });
+  EXPECT_THAT(small.hint(), HasSubstr("raise the cap to at least"));
+  double mebibytes = 0;  // and that cap is enough
+  ASSERT_EQ(std::sscanf(small.hint().c_str(), "no batch fits; raise the cap to at least %lf MiB",
+                        &mebibytes),
+            1);
+  options.memory_cap = static_cast<uint64_t>(mebibytes * 1024.0 * 1024.0) + 1;
+  Session(Program::from_plan(small_plan(), options), {1});
   EXPECT_EQ(error_of([&] { Session(free, {int64_t{1} << 62}); }).code(),
             ErrorCode::kResourceExhausted);
   EXPECT_EQ(error_of([&] { Session(free, {0}); }).code(), ErrorCode::kInvalidArgument);
+}
+
+TEST(Program, MemoryCapCountsThreads) {
+  const auto free = Program::from_plan(small_plan());
+  ASSERT_GT(free->scratch_bytes(1), 0u);
+  LoadOptions options;
+  options.memory_cap = free->session_bytes(1, 3);
+  const auto program = Program::from_plan(small_plan(), options);
+  ThreadPool three(3), eight(8);
+  Session fits(program, {1, &three});
+  const Error error = error_of([&] { Session(program, {1, &eight}); });
+  EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+  EXPECT_THAT(error.what(), HasSubstr("scratch"));
+  EXPECT_THAT(error.hint(), HasSubstr("smallest change that fits: threads 3"));
+  options.memory_cap = free->session_bytes(2, 1);
+  EXPECT_THAT(error_of([&] {
+                Session(Program::from_plan(small_plan(), options), {1000, &eight});
+              }).hint(),
+              HasSubstr("max_batch 2 and threads 1"));
 }
 
 TEST(Program, OpensWhatWasWrittenAndRefusesDamage) {

@@ -14,12 +14,23 @@ namespace repquant {
 namespace {
 
 constexpr size_t kAlignment = runtime::kArenaAlignment;
-constexpr uint64_t kTail = 64;  // kernels may read so far past a buffer
 
 std::unique_ptr<std::byte, void (*)(std::byte*)> aligned_bytes(uint64_t bytes) {
-  auto* data = static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}));
+  auto* data = static_cast<std::byte*>(
+      ::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow));
+  if (data == nullptr) {
+    throw Error(ErrorCode::kResourceExhausted,
+                fmt::format("runtime: memory: expected {} bytes for a session, got none", bytes),
+                "use a smaller max_batch, or a memory cap");
+  }
   std::memset(data, 0, bytes);  // touched now, not in the first run
   return {data, [](std::byte* p) { ::operator delete[](p, std::align_val_t{kAlignment}); }};
+}
+
+// How many times the time of AVX512-VNNI a program of small and large steps takes, roughly.
+double slowdown_of(std::string_view isa) {
+  if (isa == "scalar") return 20.0;
+  return isa == "avx2" ? 3.0 : isa == "avxvnni" ? 1.5 : 1.0;
 }
 
 int64_t count_non_finite(const float* x, int64_t count) {
@@ -54,6 +65,16 @@ int64_t check_view(const char* what, const Buffer& buffer, const void* data, DTy
           to_string(shape)));
 }
 
+// The bytes of a view that passed check_view.
+struct Bytes {
+  const std::byte *begin, *end;
+  template <class View>
+  explicit Bytes(const View& view)
+      : begin(static_cast<const std::byte*>(view.data)),
+        end(begin + static_cast<size_t>(view.size()) * size_of(view.dtype)) {}
+  bool overlaps(const Bytes& other) const { return begin < other.end && other.begin < end; }
+};
+
 }  // namespace
 
 // What one parallel region needs, reachable through one reference so that no closure allocates.
@@ -73,17 +94,16 @@ Session::Session(std::shared_ptr<const Program> program, const SessionOptions& o
       pool_(options.pool),
       max_batch_(options.max_batch),
       parallel_from_ns_(options.parallel_from_ns),
+      stop_(options.stop),
       arena_(nullptr, nullptr),
       scratch_(nullptr, nullptr) {
   REPQUANT_CHECK(program_ != nullptr);
+  slowdown_ = slowdown_of(program_->isa());
   const int threads = pool_ == nullptr ? 1 : pool_->size();
   program_->check_memory(max_batch_, threads);
   const Plan& plan = program_->plan();
-  size_t needed = 0;
-  for (size_t s = 0; s < plan.steps.size(); ++s)
-    needed = std::max(needed, program_->kernel(s).scratch_bytes());
-  scratch_stride_ = (needed + kTail + kAlignment - 1) / kAlignment * kAlignment;
-  arena_ = aligned_bytes(program_->arena_bytes(max_batch_) + kTail);
+  scratch_stride_ = program_->scratch_bytes(1);
+  arena_ = aligned_bytes(program_->arena_bytes(max_batch_) + runtime::kArenaTail);
   scratch_ = aligned_bytes(scratch_stride_ * static_cast<size_t>(threads));
   buffers_.assign(plan.buffers.size(), nullptr);
   for (const Buffer& buffer : plan.buffers) {
@@ -137,6 +157,18 @@ int64_t Session::check_views(std::span<const ConstTensorView> in,
     agree(check_view("output", buffer, out[i].data, out[i].dtype, out[i].shape, max_batch_),
           buffer);
   }
+  for (size_t i = 0; i < out.size(); ++i) {
+    const Bytes written(out[i]);
+    bool shared = false;
+    for (const ConstTensorView& view : in) shared |= written.overlaps(Bytes(view));
+    for (size_t k = 0; k < i; ++k) shared |= written.overlaps(Bytes(out[k]));
+    if (!shared) continue;
+    const Buffer& buffer = plan.buffers[static_cast<size_t>(plan.outputs[i])];
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("runtime: output \"{}\": expected memory of its own, got memory of "
+                            "another view",
+                            buffer.name));
+  }
   return batch;
 }
 
@@ -171,7 +203,7 @@ void Session::run_step(size_t step, int64_t batch) {
   piece.io.out = buffers_[static_cast<size_t>(description.out[0])];
   const int64_t units = piece.kernel.units() * batch;
   if (pool_ == nullptr ||
-      static_cast<double>(units) * piece.kernel.ns_per_unit() < parallel_from_ns_) {
+      static_cast<double>(units) * piece.kernel.ns_per_unit() * slowdown_ < parallel_from_ns_) {
     piece(0, units, 0);
     return;
   }
@@ -197,6 +229,10 @@ void Session::execute(std::span<const ConstTensorView> in, std::span<const Tenso
   bind(in, out, batch);
   const Plan& plan = program_->plan();
   for (size_t s = 0; s < plan.steps.size(); ++s) {
+    if (stop_ != nullptr && stop_->raised()) {
+      throw Interrupted(
+          fmt::format("runtime: run: interrupted after {} of {} steps", s, plan.steps.size()));
+    }
     const Clock::time_point start = times == nullptr ? Clock::time_point() : Clock::now();
     run_step(s, batch);
     if (times != nullptr) {

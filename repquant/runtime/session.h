@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "repquant/core/progress.h"
 #include "repquant/core/tensor.h"
 #include "repquant/core/thread_pool.h"
 #include "repquant/runtime/program.h"
@@ -17,6 +18,7 @@ struct SessionOptions {
   int64_t max_batch = 1;
   ThreadPool* pool = nullptr;  // nullptr: everything on the caller. Not owned, outlives the session
   double parallel_from_ns = 20'000;  // steps of less estimated work stay on the caller
+  const StopFlag* stop = nullptr;    // raised, from any thread: the run ends before its next step
 };
 
 struct StepTime {
@@ -29,7 +31,8 @@ using StepTap = std::function<void(const Step& step, int out_index, ConstTensorV
 
 class Session {
  public:
-  // Throws kInvalidArgument (max_batch < 1), kResourceExhausted (the program's memory cap).
+  // Throws kInvalidArgument (max_batch < 1), kResourceExhausted (the program's memory cap, or what
+  // the system gives).
   explicit Session(std::shared_ptr<const Program> program, const SessionOptions& options = {});
   ~Session();
   Session(const Session&) = delete;
@@ -37,7 +40,9 @@ class Session {
 
   // `in` and `out` follow plan().inputs and plan().outputs: f32 [N, item shape...], one N <=
   // max_batch for all; they must not overlap one another. Results do not depend on threads, on N,
-  // or on the session. Throws kInvalidArgument for wrong views. No allocation.
+  // or on the session. The float state of the caller does not matter and is left as it was. Throws
+  // kInvalidArgument for wrong views, Interrupted when the stop flag is raised: the outputs are
+  // unspecified, the session stays usable. No allocation but for exceptions.
   void run(std::span<const ConstTensorView> in, std::span<const TensorView> out);
   void run_tapped(std::span<const ConstTensorView> in, std::span<const TensorView> out,
                   const StepTap& tap);
@@ -62,6 +67,8 @@ class Session {
   ThreadPool* pool_;
   int64_t max_batch_;
   double parallel_from_ns_;
+  double slowdown_ = 1.0;
+  const StopFlag* stop_;
   int64_t non_finite_inputs_ = 0;
   size_t scratch_stride_ = 0;
   std::unique_ptr<std::byte, void (*)(std::byte*)> arena_, scratch_;

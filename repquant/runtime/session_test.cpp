@@ -5,45 +5,56 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cfenv>
 #include <cstdlib>
 #include <cstring>
-#include <new>
+#include <thread>
+
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "repquant/runtime/fp_environment.h"
 #include "repquant/runtime/testing.h"
 
-// Every allocation of this test program is counted.
+// Every allocation of this test program is counted, whoever makes it: operator new, the standard
+// library and the C library all end here.
 namespace {
 std::atomic<int64_t> allocations{0};
+}
 
-[[maybe_unused]] void* counted(size_t size, size_t alignment) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)  // which bring their own
+constexpr bool kCounts = false;
+#else
+constexpr bool kCounts = true;
+extern "C" {
+void* __libc_malloc(size_t);
+void* __libc_calloc(size_t, size_t);
+void* __libc_realloc(void*, size_t);
+void* __libc_memalign(size_t, size_t);
+
+void* malloc(size_t size) {
   allocations.fetch_add(1, std::memory_order_relaxed);
-  void* p = std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-  if (p == nullptr) throw std::bad_alloc();
-  return p;
+  return __libc_malloc(size);
 }
-}  // namespace
-
-#ifndef __SANITIZE_ADDRESS__  // which brings its own and checks that they match
-// GCC pairs the free() below with its own operator new, not with the one above it.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-void* operator new(size_t size) { return counted(size, 16); }
-void* operator new[](size_t size) { return counted(size, 16); }
-void* operator new(size_t size, std::align_val_t a) {
-  return counted(size, static_cast<size_t>(a));
+void* calloc(size_t count, size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __libc_calloc(count, size);
 }
-void* operator new[](size_t size, std::align_val_t a) {
-  return counted(size, static_cast<size_t>(a));
+void* realloc(void* memory, size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __libc_realloc(memory, size);
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete[](void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
-void operator delete[](void* p, size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, size_t, std::align_val_t) noexcept { std::free(p); }
+void* memalign(size_t alignment, size_t size) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+  return __libc_memalign(alignment, size);
+}
+void* aligned_alloc(size_t alignment, size_t size) { return memalign(alignment, size); }
+int posix_memalign(void** memory, size_t alignment, size_t size) {
+  *memory = memalign(alignment, size);
+  return *memory == nullptr ? ENOMEM : 0;
+}
+}
 #endif
 
 namespace repquant {
@@ -100,15 +111,154 @@ TEST(Session, EqualBitsForThreadsBatchesAndCalls) {
 
 TEST(Session, DoesNotAllocateWhileRunning) {
   const auto program = small_program();
-  ThreadPool pool(3);
-  for (ThreadPool* used : {static_cast<ThreadPool*>(nullptr), &pool}) {
-    Session session(program, {4, used, 0.0});
+  ThreadPool two(2), three(3);
+  const StopFlag stop;
+  const int64_t before_one = allocations.load();
+  int* volatile one = new int(1);
+  delete one;
+  ASSERT_EQ(allocations.load() - before_one, kCounts ? 1 : 0);  // they are counted
+  for (ThreadPool* used : {static_cast<ThreadPool*>(nullptr), &two, &three}) {
+    Session session(program, {4, used, 0.0, &stop});
     Call call(4), smaller(2);
     const int64_t before = allocations.load();
     for (int i = 0; i < 3; ++i) call.run(session);
     smaller.run(session);
     EXPECT_EQ(allocations.load(), before);
+    std::vector<StepTime> times;
+    const ConstTensorView in = call.in();
+    const TensorView out = call.out();
+    session.run_profiled({&in, 1}, {&out, 1}, times);  // makes room for its rows
+    const int64_t profiled = allocations.load();
+    session.run_profiled({&in, 1}, {&out, 1}, times);
+    EXPECT_EQ(allocations.load(), profiled);
   }
+}
+
+TEST(Session, AStoppedRunLeavesTheSessionUsable) {
+  const auto program = small_program();
+  ThreadPool pool(2);
+  StopFlag stop;
+  Session session(program, {4, &pool, 0.0, &stop}), other(program, {4});
+  Call plain(4), stopped(4);
+  plain.run(other);
+  const ConstTensorView in = stopped.in();
+  const TensorView out = stopped.out();
+  const size_t steps = program->plan().steps.size();
+  for (size_t last = 0; last < steps; ++last) {  // stopped after each step
+    size_t seen = 0;
+    EXPECT_THROW(session.run_tapped({&in, 1}, {&out, 1},
+                                    [&](const Step&, int, ConstTensorView) {
+                                      if (seen++ == last) stop.raise();
+                                    }),
+                 Interrupted)
+        << last;
+    EXPECT_EQ(seen, last + 1);
+    EXPECT_THROW(stopped.run(session), Interrupted);  // still raised: before the first step
+    stop.clear();
+    if (last + 2 == steps) break;  // behind the last step there is nothing to stop
+  }
+  const int64_t before = allocations.load();
+  stopped.run(session);
+  EXPECT_EQ(allocations.load(), before);
+  EXPECT_EQ(std::memcmp(stopped.y.data(), plain.y.data(), plain.y.size() * 4), 0);
+}
+
+TEST(Session, AnotherThreadStopsARun) {
+  const auto program = small_program();
+  StopFlag stop;
+  Session session(program, {8, nullptr, 0.0, &stop});
+  Call call(8);
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    stop.raise();
+  });
+  bool ended = false;
+  while (!ended) {
+    try {
+      call.run(session);
+    } catch (const Interrupted& stopped) {
+      EXPECT_THAT(stopped.what(), ::testing::HasSubstr("steps"));
+      ended = true;
+    }
+  }
+  other.join();
+}
+
+// The largest batch fills the arena to its last byte; nothing lies behind it.
+TEST(Session, AFullArena) {
+  const auto program = small_program();
+  for (const int64_t batch : {1, 7, 16}) {
+    Session full(program, {batch}), roomy(program, {40});
+    Call a(batch), b(batch);
+    a.run(full);
+    b.run(roomy);
+    EXPECT_EQ(std::memcmp(a.y.data(), b.y.data(), a.y.size() * 4), 0);
+    Call beyond(batch + 1);
+    EXPECT_THROW(beyond.run(full), Error);
+    a.run(full);
+    EXPECT_EQ(std::memcmp(a.y.data(), b.y.data(), a.y.size() * 4), 0);
+  }
+}
+
+TEST(Session, AnArenaTheSystemDoesNotGive) {
+  try {
+    Session session(small_program(), {int64_t{1} << 40});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("memory"));
+  }
+}
+
+TEST(Session, ManyThreadsOnOneProgram) {
+  const auto program = small_program();
+  Session reference(program, {2});
+  ThreadPool shared(2);
+  std::vector<Call> wanted, got;
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    wanted.emplace_back(2, seed);
+    got.emplace_back(2, seed);
+    wanted.back().run(reference);
+  }
+  std::vector<std::thread> threads;
+  for (Call& call : got) {
+    threads.emplace_back([&program, &shared, &call] {
+      ThreadPool own(2);
+      Session alone(program, {2}), split(program, {2, &own, 0.0}),
+          queued(program, {2, &shared, 0.0});
+      for (int round = 0; round < 5; ++round) {
+        for (Session* session : {&alone, &split, &queued}) call.run(*session);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_EQ(got[i].y, wanted[i].y);
+}
+
+TEST(Session, RunsInTheChildOfAFork) {
+  const auto program = small_program();
+  ThreadPool pool(3);
+  Session split(program, {2, &pool, 0.0}), alone(program, {2});
+  Call wanted(2), call(2);
+  wanted.run(split);  // with live workers
+  const pid_t child = ::fork();
+  if (child == 0) {
+    int status = 1;
+    try {
+      call.run(split);
+    } catch (const Error& error) {
+      const bool said = std::string(error.what()).find("fork") != std::string::npos;
+      call.run(alone);
+      status = said && call.y == wanted.y ? 0 : 2;
+    }
+    ::_exit(status);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+  call.run(split);
+  EXPECT_EQ(call.y, wanted.y);
 }
 
 TEST(Session, TapAndProfileSeeEveryStepAndChangeNothing) {
@@ -188,6 +338,9 @@ TEST(Session, WrongViewsAreRefused) {
   wrong.data = nullptr;
   refuse(wrong, good.out(), "\"image\"");
   EXPECT_THROW(session.run({}, {}), Error);
+  TensorView inside = good.out();
+  inside.data = good.x.data() + 5;
+  refuse(good.in(), inside, "memory of its own");
   good.run(session);  // still usable
 }
 

@@ -28,7 +28,8 @@ class StepKernel {
   // pieces are multiples of `grain()`.
   virtual int64_t units() const = 0;
   virtual int64_t grain() const { return 1; }
-  virtual double ns_per_unit() const = 0;  // rough cost, decides whether threads are worth it
+  // Rough cost with AVX512-VNNI, decides whether threads are worth it.
+  virtual double ns_per_unit() const = 0;
   virtual size_t scratch_bytes() const { return 0; }  // of one worker
   virtual size_t packed_bytes() const { return 0; }   // repacked weights held
   virtual std::vector<int> in_place() const {

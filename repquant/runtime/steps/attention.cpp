@@ -37,7 +37,7 @@ class AttentionStep final : public StepKernel {
   double ns_per_unit() const override {
     const auto cells =
         static_cast<double>(std::min(kRowsPerUnit, args_.shape.query_rows) * args_.shape.key_rows);
-    return cells * (6.0 + 0.08 * static_cast<double>(args_.shape.width));
+    return cells * (0.3 + 0.006 * static_cast<double>(args_.shape.width));
   }
   size_t scratch_bytes() const override { return row_.scratch_bytes(args_.shape); }
 

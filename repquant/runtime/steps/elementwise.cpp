@@ -50,7 +50,7 @@ class ElementStep : public StepKernel {
 
 class QuantizeStep final : public ElementStep {
  public:
-  QuantizeStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.6) {
+  QuantizeStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.05) {
     expect_types(plan, step, DType::kF32, DType::kU8);
     const CodeBounds bounds = code_bounds(plan, step);
     args_.inv = scalar(plan, step, "inv");
@@ -68,7 +68,7 @@ class QuantizeStep final : public ElementStep {
 
 class QuantizeLogStep final : public ElementStep {
  public:
-  QuantizeLogStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 4.0) {
+  QuantizeLogStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.9) {
     expect_types(plan, step, DType::kF32, DType::kU8);
     args_.levels = plan.tensor(step, "thr").size();
     expect(1 <= args_.levels && args_.levels <= 255, step, "1 to 255 thresholds",
@@ -88,7 +88,7 @@ class QuantizeLogStep final : public ElementStep {
 
 class TableStep final : public ElementStep {
  public:
-  TableStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.5) {
+  TableStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.02) {
     expect_types(plan, step, DType::kU8, DType::kU8);
     const Tensor& lut = plan.tensor(step, "lut");
     expect(lut.dtype() == DType::kU8 && lut.size() == 256, step, "tensor \"lut\" of 256 U8",
@@ -106,7 +106,7 @@ class TableStep final : public ElementStep {
 
 class DequantizeStep final : public ElementStep {
  public:
-  DequantizeStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.4) {
+  DequantizeStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.05) {
     expect_types(plan, step, DType::kU8, DType::kF32);
     scale_ = scalar(plan, step, "s");
     const int64_t zero = plan.integer(step, "zero");
@@ -144,7 +144,7 @@ class BinaryStep final : public StepKernel {
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return rows_; }
-  double ns_per_unit() const override { return 0.3 * static_cast<double>(channels_); }
+  double ns_per_unit() const override { return 0.2 * static_cast<double>(channels_); }
   std::vector<int> in_place() const override {
     return constant_ != nullptr ? std::vector<int>{0} : std::vector<int>{0, 1};
   }

@@ -37,7 +37,7 @@ class LinearStep final : public StepKernel {
   int64_t units() const override { return rows_; }
   int64_t grain() const override { return row_.tile_rows; }
   double ns_per_unit() const override {
-    return static_cast<double>(args_.shape.n) * (static_cast<double>(args_.shape.k) * 0.03 + 1.0);
+    return static_cast<double>(args_.shape.n) * (static_cast<double>(args_.shape.k) * 0.0022 + 0.1);
   }
   size_t scratch_bytes() const override { return row_.scratch_bytes(args_.shape); }
   size_t packed_bytes() const override { return packed_.size(); }

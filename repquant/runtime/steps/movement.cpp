@@ -70,7 +70,7 @@ class CopyStep final : public StepKernel {
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return outer_.size; }
   double ns_per_unit() const override {
-    return static_cast<double>(out_items_) / static_cast<double>(outer_.size) * 0.4;
+    return static_cast<double>(out_items_) / static_cast<double>(outer_.size) * 0.2;
   }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     const int64_t piece = out_items_ / outer_.size;
@@ -114,7 +114,7 @@ class PrependStep final : public StepKernel {
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return 1; }
   double ns_per_unit() const override {
-    return 0.1 * static_cast<double>(head_bytes_ + tail_bytes_);
+    return 0.02 * static_cast<double>(head_bytes_ + tail_bytes_);
   }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     for (int64_t item = begin; item < end; ++item) {
@@ -149,7 +149,7 @@ class PadStep final : public StepKernel {
   }
   std::string_view name() const override { return "pad/copy"; }
   int64_t units() const override { return 1; }
-  double ns_per_unit() const override { return 0.2 * static_cast<double>(out_items_); }
+  double ns_per_unit() const override { return 0.1 * static_cast<double>(out_items_); }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     for (int64_t item = begin; item < end; ++item) {
       std::byte* to = io.out + item * out_items_ * width_;

@@ -33,7 +33,7 @@ class NormStep final : public StepKernel {
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return rows_; }
-  double ns_per_unit() const override { return 1.5 * static_cast<double>(args_.channels) + 30.0; }
+  double ns_per_unit() const override { return 0.12 * static_cast<double>(args_.channels) + 2.0; }
   std::vector<int> in_place() const override {
     return to_codes_ ? std::vector<int>{} : std::vector<int>{0};
   }
@@ -75,7 +75,7 @@ class MeanRowsStep final : public StepKernel {
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return blocks_; }
   double ns_per_unit() const override {
-    return 0.5 * static_cast<double>(args_.rows * kMeanRowsBlock);
+    return 0.1 * static_cast<double>(args_.rows * kMeanRowsBlock);
   }
 
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
