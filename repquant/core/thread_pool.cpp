@@ -218,6 +218,7 @@ ThreadPool::~ThreadPool() {
 }
 
 int ThreadPool::size() const { return static_cast<int>(state_->workers.size()) + 1; }
+bool ThreadPool::spins() const { return state_->spin.count() > 0; }
 
 void ThreadPool::parallel_for(int64_t count, int64_t grain,
                               const std::function<void(int64_t, int64_t, int)>& body) {

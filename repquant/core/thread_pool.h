@@ -20,6 +20,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   int size() const;
+  bool spins() const;  // idle workers spin before they sleep: regions are cheap
   // Calls body(begin, end, worker) over pieces that cover [0, count) once; pieces begin at
   // multiples of `grain` and are multiples of it long but the last. Every thread begins with its
   // own equal share and then takes from the others'; pieces with one `worker` (0 .. size()-1, 0 the

@@ -63,7 +63,8 @@ uint64_t Program::weight_bytes() const {
 
 uint64_t Program::scratch_bytes(int threads) const {
   constexpr uint64_t kUnit = runtime::kArenaAlignment;
-  const uint64_t one = (scratch_bytes_ + runtime::kArenaTail + kUnit - 1) / kUnit * kUnit;
+  const uint64_t one = sizeof(runtime::ScratchHead) +
+                       (scratch_bytes_ + runtime::kArenaTail + kUnit - 1) / kUnit * kUnit;
   return static_cast<uint64_t>(threads) * one;
 }
 

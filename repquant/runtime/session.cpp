@@ -16,8 +16,8 @@ namespace {
 constexpr size_t kAlignment = runtime::kArenaAlignment;
 
 std::unique_ptr<std::byte, void (*)(std::byte*)> aligned_bytes(uint64_t bytes) {
-  auto* data = static_cast<std::byte*>(
-      ::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow));
+  auto* data =
+      static_cast<std::byte*>(::operator new[](bytes, std::align_val_t{kAlignment}, std::nothrow));
   if (data == nullptr) {
     throw Error(ErrorCode::kResourceExhausted,
                 fmt::format("runtime: memory: expected {} bytes for a session, got none", bytes),
@@ -25,6 +25,12 @@ std::unique_ptr<std::byte, void (*)(std::byte*)> aligned_bytes(uint64_t bytes) {
   }
   std::memset(data, 0, bytes);  // touched now, not in the first run
   return {data, [](std::byte* p) { ::operator delete[](p, std::align_val_t{kAlignment}); }};
+}
+
+double threshold(const SessionOptions& options) {
+  constexpr double kSpinning = 3'000, kSleeping = 20'000;  // a region costs about half of it
+  if (options.parallel_from_ns >= 0) return options.parallel_from_ns;
+  return options.pool != nullptr && !options.pool->spins() ? kSleeping : kSpinning;
 }
 
 // How many times the time of AVX512-VNNI a program of small and large steps takes, roughly.
@@ -83,9 +89,13 @@ struct Session::Piece {
   runtime::StepIo io;
   std::byte* scratch;
   size_t stride;
+  uint64_t region;
   void operator()(int64_t begin, int64_t end, int worker) const {
     const runtime::FpEnvironment environment;
-    kernel.run(io, begin, end, scratch + static_cast<size_t>(worker) * stride);
+    std::byte* mine = scratch + static_cast<size_t>(worker) * stride + sizeof(runtime::ScratchHead);
+    runtime::ScratchHead& head = runtime::head_of(mine);
+    if (head.region != region) head = {region, -1};
+    kernel.run(io, begin, end, mine);
   }
 };
 
@@ -93,7 +103,7 @@ Session::Session(std::shared_ptr<const Program> program, const SessionOptions& o
     : program_(std::move(program)),
       pool_(options.pool),
       max_batch_(options.max_batch),
-      parallel_from_ns_(options.parallel_from_ns),
+      parallel_from_ns_(threshold(options)),
       stop_(options.stop),
       arena_(nullptr, nullptr),
       scratch_(nullptr, nullptr) {
@@ -196,7 +206,7 @@ void Session::bind(std::span<const ConstTensorView> in, std::span<const TensorVi
 
 void Session::run_step(size_t step, int64_t batch) {
   const Step& description = program_->plan().steps[step];
-  Piece piece{program_->kernel(step), {}, scratch_.get(), scratch_stride_};
+  Piece piece{program_->kernel(step), {}, scratch_.get(), scratch_stride_, ++regions_};
   for (size_t i = 0; i < description.in.size(); ++i) {
     piece.io.in[i] = buffers_[static_cast<size_t>(description.in[i])];
   }

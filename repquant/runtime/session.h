@@ -17,7 +17,8 @@ namespace repquant {
 struct SessionOptions {
   int64_t max_batch = 1;
   ThreadPool* pool = nullptr;  // nullptr: everything on the caller. Not owned, outlives the session
-  double parallel_from_ns = 20'000;  // steps of less estimated work stay on the caller
+  // Steps of less estimated work stay on the caller; negative: what suits the pool.
+  double parallel_from_ns = -1;
   const StopFlag* stop = nullptr;    // raised, from any thread: the run ends before its next step
 };
 
@@ -70,6 +71,7 @@ class Session {
   double slowdown_ = 1.0;
   const StopFlag* stop_;
   int64_t non_finite_inputs_ = 0;
+  uint64_t regions_ = 0;  // steps run so far
   size_t scratch_stride_ = 0;
   std::unique_ptr<std::byte, void (*)(std::byte*)> arena_, scratch_;
   std::vector<std::byte*> buffers_;  // by buffer index, for the current run

@@ -20,6 +20,16 @@ struct StepIo {
   std::byte* out = nullptr;
 };
 
+// What lies before the scratch memory of a worker: kept from one piece of a step to the next of the
+// same worker, `held` is -1 at the first. Names what the scratch holds, to be prepared once.
+struct alignas(64) ScratchHead {
+  uint64_t region = 0;
+  int64_t held = -1;
+};
+inline ScratchHead& head_of(std::byte* scratch) {
+  return *reinterpret_cast<ScratchHead*>(scratch - sizeof(ScratchHead));
+}
+
 class StepKernel {
  public:
   virtual ~StepKernel() = default;
@@ -35,7 +45,7 @@ class StepKernel {
   virtual std::vector<int> in_place() const {
     return {};
   }  // inputs whose storage the output may take
-  // Units [begin, end) of the whole batch. `scratch` is 64-byte aligned.
+  // Units [begin, end) of the whole batch. `scratch` is 64-byte aligned, a ScratchHead before it.
   virtual void run(const StepIo& io, int64_t begin, int64_t end,
                    std::byte* scratch) const noexcept = 0;
 };

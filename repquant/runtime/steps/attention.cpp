@@ -9,7 +9,7 @@
 namespace repquant::runtime {
 namespace {
 
-constexpr int64_t kRowsPerUnit = 60;  // a multiple of every row's tile (4, 6); 197 tokens: 4 units
+constexpr int64_t kRowsPerUnit = 36;  // a multiple of every row's tile (4, 6); 197 tokens: 6 units
 constexpr int32_t kMaxNarrowLevel = 1 << 14;
 constexpr int64_t kMaxInputZero = 32000;  // differences to codes stay int16
 
@@ -45,7 +45,7 @@ class AttentionStep final : public StepKernel {
            std::byte* scratch) const noexcept override {
     const AttentionI8Shape& shape = args_.shape;
     const int64_t width = shape.heads * shape.width;
-    int64_t loaded = -1;
+    int64_t& loaded = head_of(scratch).held;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t pair = unit / blocks_, head = pair % shape.heads;
       const int64_t item = pair / shape.heads, window = item % windows_;  // windows are items here
