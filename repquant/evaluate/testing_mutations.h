@@ -241,12 +241,19 @@ inline std::vector<Tensor> inputs_for(const Plan& plan, uint64_t seed) {
   Random random(seed);
   std::vector<Tensor> inputs;
   for (const int index : plan.inputs) {
-    const Shape& item = plan.buffers[static_cast<size_t>(index)].item_shape;
-    std::vector<float> values = random.reals(element_count(item), -3, 3);
+    const Buffer& buffer = plan.buffers[static_cast<size_t>(index)];
+    std::vector<float> values = random.reals(element_count(buffer.item_shape), -3, 3);
     if (seed % 4 == 0) values[seed / 4 % values.size()] = kApart[seed / 4 % std::size(kApart)];
     Shape shape{1};
-    shape.insert(shape.end(), item.begin(), item.end());
-    inputs.push_back(Tensor::of<float>(shape, values));
+    shape.insert(shape.end(), buffer.item_shape.begin(), buffer.item_shape.end());
+    inputs.emplace_back(buffer.dtype, shape);
+    const size_t width = size_of(buffer.dtype);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const int64_t integer = random.integer(-9, 9);
+      const void* from = buffer.dtype == DType::kF32 ? static_cast<const void*>(&values[i])
+                                                     : static_cast<const void*>(&integer);
+      std::memcpy(static_cast<std::byte*>(inputs.back().data()) + i * width, from, width);
+    }
   }
   return inputs;
 }

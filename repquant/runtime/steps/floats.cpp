@@ -42,7 +42,7 @@ class ActivationStep final : public StepKernel {
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return elements_; }
   int64_t grain() const override { return 1024; }
-  double ns_per_unit() const override { return 2.0; }
+  double ns_per_unit() const override { return 0.6; }
   std::vector<int> in_place() const override { return {0}; }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
     ActivationArgs args = args_;
