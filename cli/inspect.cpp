@@ -7,6 +7,7 @@
 #include "repquant/core/artifact.h"
 #include "repquant/core/error.h"
 #include "repquant/lower/summary.h"
+#include "repquant/runtime/program.h"
 
 namespace repquant::cli {
 namespace {
@@ -37,6 +38,35 @@ void list_tensor(Outcome& outcome, const std::string& name, const Tensor& tensor
                   to_string(tensor.shape()), tensor.bytes(), layout);
 }
 
+// What a session takes, and where its activations are largest.
+nlohmann::json memory_of(const Program& program) {
+  const auto& buffers = program.memory().buffers;
+  uint64_t most = 0;
+  size_t peak = 0;
+  for (size_t s = 0; s < program.plan().steps.size(); ++s) {
+    uint64_t alive = 0;
+    for (const auto& place : buffers) {
+      const auto now = static_cast<int>(s);
+      if (!place.external && place.first <= now && now <= place.last) alive += place.bytes;
+    }
+    if (alive > most) most = alive, peak = s;
+  }
+  return {{"weights_bytes", program.weight_bytes()},
+          {"activations_bytes", program.arena_bytes(1)},
+          {"scratch_bytes", program.scratch_bytes(1)},
+          {"peak_step", most == 0 ? "" : program.plan().steps[peak].name}};
+}
+
+std::string memory_text(const nlohmann::json& memory) {
+  const auto kib = [&](const char* key) {
+    return fmt::format("{:.1f} KiB", memory[key].get<double>() / 1024.0);
+  };
+  return fmt::format(
+      "memory: weights {}, activations {} an item (most at {}), scratch {} a thread\n",
+      kib("weights_bytes"), kib("activations_bytes"), memory["peak_step"].get<std::string>(),
+      kib("scratch_bytes"));
+}
+
 Outcome inspect_artifact(const Options& options) {
   const Plan plan = read_artifact(options.file);  // checks every digest
   Outcome outcome;
@@ -56,6 +86,12 @@ Outcome inspect_artifact(const Options& options) {
     return outcome;
   }
   outcome.text = print(plan);
+  try {
+    outcome.result["memory"] = memory_of(*Program::from_plan(plan));
+    outcome.text += memory_text(outcome.result["memory"]);
+  } catch (const Error& error) {  // no kernel here: what is in the file can be said all the same
+    if (error.code() != ErrorCode::kUnsupported) throw;
+  }
   // Whatever wrote the file, provenance is any JSON.
   const nlohmann::json::json_pointer scheme("/recipe/scheme");
   if (plan.provenance.contains(scheme) && plan.provenance[scheme].is_string())

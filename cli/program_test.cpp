@@ -78,6 +78,8 @@ TEST(Program, InspectsAnArtifact) {
   EXPECT_EQ(ended.exit, 0) << ended.err;
   expect_schema(ended, "inspect");
   EXPECT_EQ(ended.json()["result"]["digest"], artifact_digest(example_plan()));
+  EXPECT_GT(ended.json()["result"]["memory"]["activations_bytes"].get<int64_t>(), 0);
+  EXPECT_THAT(run({kRun, "inspect", path}).out, HasSubstr("memory: weights"));
   EXPECT_EQ(run({kRun, "inspect", path}).err, "");
 }
 

@@ -10,7 +10,7 @@ build=build/fuzz
 
 say() { printf 'fuzz: %s\n' "$*"; }
 
-declare -A seeds=([artifact]=fuzz/corpus/artifact [onnx]="fuzz/corpus/onnx $build/node_tests"
+declare -A seeds=([artifact]=fuzz/corpus/artifact [program]=fuzz/corpus/program [onnx]="fuzz/corpus/onnx $build/node_tests"
   [recipe]="recipes fuzz/corpus/recipe")
 
 # The models of ONNX's own node tests, where Debian's libonnx-testdata is installed.
@@ -26,7 +26,7 @@ node_tests() {
 
 configure() {
   cmake --preset fuzz >/dev/null
-  cmake --build --preset fuzz --target fuzz_artifact fuzz_onnx fuzz_recipe
+  cmake --build --preset fuzz --target fuzz_artifact fuzz_program fuzz_onnx fuzz_recipe
 }
 
 run_target() {
@@ -64,7 +64,7 @@ coverage() {
 
 configure
 node_tests
-for name in artifact onnx recipe; do
+for name in artifact program onnx recipe; do
   run_target "$name"
   coverage "$name"
 done

@@ -8,7 +8,9 @@ namespace repquant {
 namespace {
 
 std::string describe(const Buffer& buffer) {
-  const std::string type = buffer.dtype == DType::kU8 ? fmt::format("u{}", buffer.bits) : "f32";
+  std::string type(name_of(buffer.dtype));
+  if (buffer.dtype == DType::kU8) type = fmt::format("u{}", buffer.bits);
+  else std::transform(type.begin(), type.end(), type.begin(), [](char c) { return c | 0x20; });
   return type + " " + to_string(buffer.item_shape);
 }
 
