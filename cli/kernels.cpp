@@ -12,6 +12,7 @@
 #include "repquant/runtime/kernels/depthwise_i8/depthwise_i8.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
 #include "repquant/runtime/kernels/floats/floats.h"
+#include "repquant/runtime/kernels/gemm_i4/gemm_i4.h"
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
 #include "repquant/runtime/kernels/movement/movement.h"
 #include "repquant/runtime/kernels/norm/norm.h"
@@ -38,6 +39,7 @@ std::vector<Family> families() {
   return {
       family("activation", activation_kernels()),    family("attention_i8", attention_i8_kernels()),
       family("elementwise", elementwise_kernels()),  family("gemm_i8", gemm_i8_kernels()),
+      family("gemm_i4", gemm_i4_kernels()),
       family("movement", movement_kernels()),        family("norm", norm_kernels()),
       family("depthwise_i8", depthwise_i8_kernels()), family("floats", floats_kernels())};
 }

@@ -30,6 +30,9 @@
 //                 (ky*kw + kx)*C + c is the code at (oy*sh + ky*dh - top, ox*sw + kx*dw - left, c),
 //                 or int fill outside the image; lists kernel {kh, kw}, strides {sh, sw}, dilations
 //                 {dh, dw}, pads {top, left, bottom, right}
+// conv            u8 [H, W, C] (, f32 residual [OH, OW, N]) -> u8 or f32 [OH, OW, N]; lists as
+//                 patches; w [N][kh*kw*C] and all else as linear, the windows of patches as rows;
+//                 outside the image: za
 // depthwise       u8 [H, W, C] -> u8 or f32 [OH, OW, C]; lists as patches; w [C][kh*kw], c, zw, za,
 //                 m, s, b as linear, with the window of one channel as row; outside the image: za
 // pad             f32 or u8 -> the same with lists before, after {one number an axis of the item}

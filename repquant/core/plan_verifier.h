@@ -40,6 +40,7 @@ class Verifier {
   void dequantize();
   void linear();
   void patches();
+  void conv();
   void depthwise();
   void pad();
   void attention();

@@ -367,6 +367,7 @@ const std::map<std::string, Verifier::Check>& Verifier::checks() {
                                                      {"dequantize", &Verifier::dequantize},
                                                      {"linear", &Verifier::linear},
                                                      {"patches", &Verifier::patches},
+                                                     {"conv", &Verifier::conv},
                                                      {"depthwise", &Verifier::depthwise},
                                                      {"pad", &Verifier::pad},
                                                      {"attention", &Verifier::attention},

@@ -1,4 +1,4 @@
-// Steps whose result is an int32 sum: linear, depthwise, and the windows they read.
+// Steps whose result is an int32 sum: linear, conv, depthwise, and the windows they read.
 #include <algorithm>
 #include <cmath>
 
@@ -114,6 +114,24 @@ void Verifier::patches() {
           to_string(image));
   shape(out(), {w.rows(image[0]), w.columns(image[1]), depth});
   integer("fill", 0, highest_code(out()));
+}
+
+void Verifier::conv() {
+  inputs(1, 2);
+  type(in(0), DType::kU8);
+  const Window w = window();
+  const Shape& image = in(0).item_shape;
+  int64_t depth = 0;
+  require(!__builtin_mul_overflow(w.height * w.width, image[2], &depth), "windows of fewer codes",
+          to_string(image));
+  require(step_->tensors.contains("w"), "a tensor \"w\"", "none");
+  const Shape& weights = plan_.tensors.at(step_->tensors.at("w")).logical_shape;
+  require(weights.size() == 2 && weights[0] >= 1 && weights[1] == depth,
+          fmt::format("weights [N, {}]", depth), to_string(weights));
+  shape(out(), {w.rows(image[0]), w.columns(image[1]), weights[0]});
+  accumulator_bounds(weights[0], depth);
+  if (w.pads()) integer("za", 0, highest_code(in(0)));
+  product_output(weights[0]);
 }
 
 void Verifier::depthwise() {

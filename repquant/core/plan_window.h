@@ -1,5 +1,5 @@
 #pragma once
-// The windows of a `patches` or `depthwise` step over an image [H, W, C].
+// The windows of a `patches`, `conv` or `depthwise` step over an image [H, W, C].
 #include <cstdint>
 
 #include "repquant/core/plan.h"

@@ -202,8 +202,8 @@ TEST(Convolution, LowersWithoutMovingImages) {
   const Plan plan = lower(network.graph, network.plan);
   const auto ops = count_ops(plan);
   EXPECT_EQ(ops.at("transpose"), 1);  // of the input alone
-  EXPECT_EQ(ops.at("patches"), 2);    // first and last; the 1 x 1 reads its image as rows
-  EXPECT_EQ(ops.at("linear"), 3);
+  EXPECT_EQ(ops.at("conv"), 2);       // first and last; the 1 x 1 reads its image as rows
+  EXPECT_EQ(ops.at("linear"), 1);
   EXPECT_EQ(ops.at("depthwise"), 1);
   EXPECT_EQ(ops.at("pad"), 1);         // the shortcut's; the other is part of the first windows
   EXPECT_EQ(ops.at("activation"), 1);  // ReLU, read by the shortcut in f32; the clip is in codes

@@ -1,5 +1,4 @@
-// Convolutions: images are kept as codes [H, W, C]; windows become rows of a product, or, with one
-// channel a group, a step of their own.
+// Convolutions: images are kept as codes [H, W, C]; a 1 x 1 reads them as rows of a product.
 #include <algorithm>
 #include <limits>
 
@@ -11,7 +10,7 @@
 namespace repquant::lowering {
 namespace {
 
-// Weights [N][C, kh, kw] in the order of patches, [N][kh, kw, C].
+// Weights [N][C, kh, kw] in the order of windows, [N][kh, kw, C].
 void channels_last(LinearWeights& weights, int64_t channels) {
   const int64_t taps = weights.k / channels;
   std::vector<int8_t> moved(weights.w.size());
@@ -132,21 +131,15 @@ void Lowering::emit_conv(NodeId id) {
                         format.zero > format.hi)) {
     refuse(node, "expected uniform codes with a code for 0 in front of padding");
   }
-  int image =
+  const int image =
       channels_last(stored_codes(source, format), item, graph_.value(source).name + ".image");
   auto [to, form] = clamped_output(id);
   const Shape out{weights.n, window.rows(item[1]), window.columns(item[2])};
-  if (depthwise) {
-    form.depthwise = window;
-  } else if (window.height * window.width > 1 || window.stride_y > 1 || window.stride_x > 1 ||
-             window.pads()) {
-    lowering::channels_last(weights, channels);
-    const int patches = builder_.add_buffer(node.name + ".patches", DType::kU8,
-                                            {out[1], out[2], weights.k}, format.bits);
-    Step& step = builder_.add_step("patches", node.name + ".patches", {image}, patches);
-    window.write(step);
-    step.ints["fill"] = format.zero;
-    image = patches;
+  form.depthwise = depthwise;
+  if (depthwise || window.height * window.width > 1 || window.stride_y > 1 || window.stride_x > 1 ||
+      window.pads()) {
+    form.window = window;
+    if (!depthwise) lowering::channels_last(weights, channels);
   }
   define(to, out);
   emit_product(weights, image, format, to, out, kNoValue, node.name, form);

@@ -108,8 +108,7 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   }
   Shape rows = builder_.buffer(input).item_shape;
   rows.back() = weights.n;
-  if (form.depthwise)
-    rows = {form.depthwise->rows(rows[0]), form.depthwise->columns(rows[1]), weights.n};
+  if (form.window) rows = {form.window->rows(rows[0]), form.window->columns(rows[1]), weights.n};
   const Demand wanted = demand(to);
   std::optional<LinearConstants> constants;
   const CodeFormat* out_format = residual == kNoValue ? wanted.only_codes() : nullptr;
@@ -121,8 +120,9 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   const std::string buffer_name = graph_.value(to).name;
   const int out = constants ? builder_.add_buffer(buffer_name, DType::kU8, rows, out_format->bits)
                             : builder_.add_real(buffer_name, rows);
-  Step& step = builder_.add_step(form.depthwise ? "depthwise" : "linear", name, in, out);
-  if (form.depthwise) form.depthwise->write(step);
+  const char* op = form.depthwise ? "depthwise" : form.window ? "conv" : "linear";
+  Step& step = builder_.add_step(op, name, in, out);
+  if (form.window) form.window->write(step);
   builder_.add_weights(step, weights.w, weights.n, weights.k, weights.bits);
   if (asymmetric) builder_.add_vector(step, "zw", weights.zw);
   step.ints["za"] = format.zero;

@@ -25,8 +25,8 @@ struct LowerOptions {
 // Sites and what becomes of them:
 //   linear 0 (input), 1 (weight): integer `linear`. Log input with table_bits 8: the operand is the
 //     level, the shift goes into the bias.
-//   conv 0, 1: patch embeddings: `quantize`, `transpose` (patches), `linear`; else `patches` and
-//     `linear` over [H, W, C], or `depthwise`; a clamp behind them is taken into the codes.
+//   conv 0, 1: patch embeddings: `quantize`, `transpose` (patches), `linear`; else `conv` or
+//     `depthwise` over [H, W, C], 1 x 1 as `linear`; a clamp behind them is taken into the codes.
 //   multi_head_attention 0, 1, 2: integer products of `attention`. Per-head scales need one zero
 //     point for all heads.
 //   multi_head_attention kProbabilities: Log: table_bits 8 "table", 16 "table2", 0 "parity" (B = 2

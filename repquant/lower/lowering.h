@@ -41,7 +41,8 @@ struct DeferredLinear {
 
 // What a convolution adds to a product.
 struct ProductForm {
-  std::optional<Window> depthwise;       // one window a channel instead of a row
+  std::optional<Window> window;          // windows of an image instead of rows
+  bool depthwise = false;                // of one channel
   std::optional<float> lowest, highest;  // clamp of the output, taken into its codes
 };
 

@@ -75,7 +75,7 @@ json weight_code_histograms(const Plan& plan) {
   json all = json::array();
   for (const Step& step : plan.steps) {
     const auto role = step.tensors.find("w");
-    if ((step.op != "linear" && step.op != "depthwise") || role == step.tensors.end()) continue;
+    if (role == step.tensors.end()) continue;
     const PlanTensor& tensor = plan.tensors.at(role->second);
     const int64_t low = -(int64_t{1} << (tensor.bits - 1));
     std::vector<int64_t> counts(size_t{1} << tensor.bits, 0);

@@ -90,6 +90,45 @@ TEST(Ops, ConvolutionByPatches) {
   }
 }
 
+// The operands of a `conv` step over buffer `q`.
+int add_conv(PlanBuilder& b, int q, const WindowForm& f, const LinearForm& form) {
+  const int64_t k = f.kernel[0] * f.kernel[1] * f.channels, n = form.n;
+  std::vector<int> in{q};
+  if (form.residual >= 0) in.push_back(form.residual);
+  const bool f32 = form.out_bits == 0;
+  const int y = b.step("conv", in, f32 ? DType::kF32 : DType::kU8, windows_of(f, n),
+                       f32 ? 32 : form.out_bits);
+  b.windows(f.kernel, f.strides, f.pads, f.dilations);
+  std::vector<int32_t> c = b.weights(n, k, form.weight_bits), zw(c.size());
+  for (int32_t& v : c) v = static_cast<int32_t>(b.random.integer(-50, 50) - b.zero_of(q) * v);
+  for (int32_t& v : zw) v = static_cast<int32_t>(b.random.integer(-2, 2));
+  b.tensor("c", Tensor::of<int32_t>({n}, c));
+  if (form.asymmetric) b.tensor("zw", Tensor::of<int32_t>({n}, zw));
+  b.last().ints["za"] = b.zero_of(q);
+  const float spread = std::sqrt(static_cast<float>(k)) * 0.25f *
+                       static_cast<float>(1 << (b.bits(q) + form.weight_bits - 1));
+  b.reals(f32 ? "s" : "m", n, 0.5f / spread, f32 ? 2.0f / spread : 20.0f / spread);
+  if (f32) b.reals("b", n, -0.3f, 0.3f);
+  else b.codes(form.out_bits);
+  return y;
+}
+
+TEST(Ops, Convolution) {
+  for (const WindowForm& f : kWindows) {
+    for (const int bits : {3, 4, 8}) {
+      PlanBuilder b(63);
+      const int x = b.input("x", {f.height, f.width, f.channels});
+      const int q = b.quantize(x, bits);
+      LinearForm form{f.channels % 3 == 0 ? 80 : 9, bits, 5, bits % 4 != 0};
+      add_conv(b, q, f, form);
+      form.out_bits = 0;
+      form.asymmetric = !form.asymmetric;
+      form.residual = add_conv(b, q, f, form);
+      check(b.finish(add_conv(b, q, f, form)));
+    }
+  }
+}
+
 TEST(Ops, Depthwise) {
   for (const WindowForm& f : kWindows) {
     for (const int out_bits : {0, 4}) {

@@ -72,12 +72,13 @@ class Naive {
   void evaluate(const Step& step);
   void elementwise(const Step& step, Value& to) const;
   void linear(const Step& step, Value& to) const;
+  void products(const Step& step, const std::vector<uint8_t>& a, int64_t k, Value& to) const;
   void attention(const Step& step, Value& to) const;
   std::vector<float> exponentials(const Step& step, int64_t head, int64_t row) const;
   float term(const Step& step, int64_t head, int64_t row, int64_t key) const;
   void mix_values(const Step& step, int64_t head, int64_t row, const std::vector<float>& e,
                   Value& to) const;
-  void window(const Step& step, Value& to) const;  // patches, depthwise
+  void window(const Step& step, Value& to) const;  // patches, conv, depthwise
   void pad(const Step& step, Value& to) const;
   void norm(const Step& step, Value& to) const;
   bool rows(const Step& step, Value& to) const;  // testing_naive_rows.h
@@ -114,15 +115,19 @@ inline void Naive::elementwise(const Step& step, Value& to) const {
 }
 
 inline void Naive::linear(const Step& step, Value& to) const {
+  products(step, in(step, 0).q, in_shape(step).back(), to);
+}
+
+inline void Naive::products(const Step& step, const std::vector<uint8_t>& a, int64_t k,
+                            Value& to) const {
   const std::vector<int8_t> w = unpack_weights(plan_.tensors.at(step.tensors.at("w")));
-  const Value& a = in(step, 0);
-  const int64_t k = in_shape(step).back(), n = static_cast<int64_t>(w.size()) / k;
-  const int64_t rows = static_cast<int64_t>(a.q.size()) / k, za = attribute(step, "za");
+  const int64_t n = static_cast<int64_t>(w.size()) / k;
+  const int64_t rows = static_cast<int64_t>(a.size()) / k, za = attribute(step, "za");
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t col = 0; col < n; ++col) {
       int64_t t = integer(step, "c", col), sum = 0;
       for (int64_t i = 0; i < k; ++i) {
-        const int64_t value = a.q[static_cast<size_t>(row * k + i)];
+        const int64_t value = a[static_cast<size_t>(row * k + i)];
         t += value * w[static_cast<size_t>(col * k + i)];
         sum += value - za;
       }
@@ -230,8 +235,9 @@ inline void Naive::mix_values(const Step& step, int64_t head, int64_t row,
 inline void Naive::window(const Step& step, Value& to) const {
   const auto number = [&](const char* key, size_t i) { return step.lists.at(key).at(i); };
   const Shape &image = in_shape(step), &out = out_buffer(step).item_shape;
-  const bool patches = step.op == "patches";
-  const int32_t outside = attribute(step, patches ? "fill" : "za");
+  const bool conv = step.op == "conv", patches = conv || step.op == "patches";
+  const int32_t outside = attribute(step, step.op == "patches" ? "fill" : "za");
+  std::vector<uint8_t> copied;
   const int64_t kh = number("kernel", 0), kw = number("kernel", 1);
   const auto at = [&](int64_t oy, int64_t ox, int64_t ky, int64_t kx, int64_t c) -> int32_t {
     const int64_t y = oy * number("strides", 0) + ky * number("dilations", 0) - number("pads", 0);
@@ -245,7 +251,7 @@ inline void Naive::window(const Step& step, Value& to) const {
     const int64_t oy = place / out[1], ox = place % out[1];
     for (int64_t k = 0; patches && k < kh * kw; ++k) {
       for (int64_t c = 0; c < image[2]; ++c)
-        to.q.push_back(static_cast<uint8_t>(at(oy, ox, k / kw, k % kw, c)));
+        copied.push_back(static_cast<uint8_t>(at(oy, ox, k / kw, k % kw, c)));
     }
     for (int64_t c = 0; !patches && c < image[2]; ++c) {
       int64_t t = integer(step, "c", c);
@@ -263,6 +269,8 @@ inline void Naive::window(const Step& step, Value& to) const {
       }
     }
   }
+  if (conv) products(step, copied, kh * kw * image[2], to);
+  else if (patches) to.q = std::move(copied);
 }
 
 inline void Naive::pad(const Step& step, Value& to) const {
@@ -357,7 +365,7 @@ inline void Naive::evaluate(const Step& step) {
   if (rows(step, to) || NaiveFloats(plan_, step, values_).run(to)) {
   } else if (step.op == "linear") {
     linear(step, to);
-  } else if (step.op == "patches" || step.op == "depthwise") {
+  } else if (step.op == "patches" || step.op == "conv" || step.op == "depthwise") {
     window(step, to);
   } else if (step.op == "pad") {
     pad(step, to);

@@ -41,7 +41,7 @@ Simulator::Simulator(const Plan& plan) : plan_(plan) {
   for (const Step& step : plan.steps) {
     static_cast<void>(simulate::step_function(step.op));
     weights_.emplace_back();
-    if (step.op == "linear" || step.op == "depthwise")
+    if (step.op == "linear" || step.op == "conv" || step.op == "depthwise")
       weights_.back() = unpack_weights(plan.tensors.at(step.tensors.at("w")));
   }
 }

@@ -100,10 +100,7 @@ class ProductOutput {
   CodeOutput codes_;
 };
 
-void linear(const StepContext& c) {
-  const auto a = c.in[0]->as<uint8_t>();
-  const size_t k = static_cast<size_t>(c.in[0]->shape().back());
-  const size_t n = static_cast<size_t>(c.out.shape().back());
+void products_of_rows(const StepContext& c, std::span<const uint8_t> a, size_t k, size_t n) {
   const size_t rows = a.size() / k;
   const int64_t za = c.integer("za");
   const ProductOutput output(c);
@@ -116,6 +113,11 @@ void linear(const StepContext& c) {
   }
 }
 
+void linear(const StepContext& c) {
+  products_of_rows(c, c.in[0]->as<uint8_t>(), static_cast<size_t>(c.in[0]->shape().back()),
+                   static_cast<size_t>(c.out.shape().back()));
+}
+
 // The code at a place of the image, `outside` beyond its edges.
 int32_t image_code(const Tensor& image, int64_t y, int64_t x, int64_t channel, int32_t outside) {
   const Shape& shape = image.shape();
@@ -123,21 +125,31 @@ int32_t image_code(const Tensor& image, int64_t y, int64_t x, int64_t channel, i
   return image.as<uint8_t>()[static_cast<size_t>((y * shape[1] + x) * shape[2] + channel)];
 }
 
-void patches(const StepContext& c) {
+// The codes of all windows, [OH, OW, kh*kw*C], OW windows a line.
+void copy_windows(const StepContext& c, int64_t columns, int32_t fill, std::span<uint8_t> out) {
   const Window w = Window::of(c.step);
-  const int32_t fill = c.integer("fill");
-  const int64_t rows = c.out.shape()[0], columns = c.out.shape()[1], channels = c.in[0]->shape()[2];
-  auto out = c.out.as<uint8_t>();
-  for (int64_t i = 0; i < c.out.size(); ++i) {
+  const int64_t channels = c.in[0]->shape()[2];
+  for (int64_t i = 0; i < static_cast<int64_t>(out.size()); ++i) {
     const int64_t channel = i % channels, kx = i / channels % w.width,
                   ky = i / channels / w.width % w.height;
     const int64_t place = i / (channels * w.width * w.height);
     const int64_t oy = place / columns, ox = place % columns;
-    REPQUANT_CHECK(oy < rows);
     out[static_cast<size_t>(i)] = static_cast<uint8_t>(
         image_code(*c.in[0], oy * w.stride_y + ky * w.dilation_y - w.top,
                    ox * w.stride_x + kx * w.dilation_x - w.left, channel, fill));
   }
+}
+
+void patches(const StepContext& c) {
+  copy_windows(c, c.out.shape()[1], c.integer("fill"), c.out.as<uint8_t>());
+}
+
+void conv(const StepContext& c) {
+  const auto n = static_cast<size_t>(c.out.shape().back());
+  const size_t k = c.weights.size() / n;
+  std::vector<uint8_t> windows(static_cast<size_t>(c.out.size()) / n * k);
+  copy_windows(c, c.out.shape()[1], c.integer("za"), windows);
+  products_of_rows(c, windows, k, n);
 }
 
 void depthwise(const StepContext& c) {
@@ -290,6 +302,7 @@ StepFunction step_function(const std::string& op) {
                                                                 {"dequantize", dequantize},
                                                                 {"linear", linear},
                                                                 {"patches", patches},
+                                                                {"conv", conv},
                                                                 {"depthwise", depthwise},
                                                                 {"pad", pad},
                                                                 {"attention", attention},

@@ -15,7 +15,7 @@ struct StepContext {
   const Step& step;
   std::vector<const Tensor*> in;
   Tensor& out;                      // allocated
-  std::span<const int8_t> weights;  // linear only, [N][K]
+  std::span<const int8_t> weights;  // of products, [N][K]
 
   std::span<const float> reals(const std::string& role) const {
     return plan.tensor(step, role).as<float>();

@@ -17,6 +17,7 @@ constexpr Op kOps[] = {
     {"quantize", make_quantize},   {"quantize_log", make_quantize_log},
     {"table", make_table},         {"dequantize", make_dequantize},
     {"linear", make_linear},       {"patches", make_patches},
+    {"conv", make_conv},
     {"depthwise", make_depthwise}, {"pad", make_pad},
     {"softmax", make_row_step},    {"l2_norm", make_row_step},
     {"matmul", make_matmul},       {"copy_rows", make_copy_rows},

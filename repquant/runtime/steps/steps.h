@@ -34,6 +34,7 @@ std::unique_ptr<StepKernel> make_slice(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_transpose(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_pad(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_patches(const Plan&, const Step&, Isa);
+std::unique_ptr<StepKernel> make_conv(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_depthwise(const Plan&, const Step&, Isa);
 
 // ---- reading operands; every failure is a kCorruptFile that names the step ----------------------

@@ -7,8 +7,7 @@
 #include <cstring>
 
 #include "repquant/core/format/uniform.h"
-#include "repquant/runtime/kernels/dot.h"
-#include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
+#include "repquant/runtime/kernels/gemm_i8/rows.h"
 
 namespace repquant::runtime {
 namespace {
@@ -60,21 +59,34 @@ void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
   }
 }
 
-void widen(const GemmI8Args& args, int64_t row, int64_t rows, const Scratch& scratch) {
-  const int64_t k = args.shape.k, depth = padded_depth(args.shape);
+inline uint32_t byte_sum(const uint8_t* a, int64_t count) {
+  uint32_t sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += a[i];
+  return sum;
+}
+
+[[maybe_unused]] void row_sums(const GemmI8Args& args, int32_t* sums) noexcept {
+  sum_rows(args, sums, byte_sum);
+}
+
+void widen(const GemmI8Args& args, RowCursor& cursor, int64_t rows, const Scratch& scratch) {
+  const int64_t k = args.shape.k, line = line_length(args.shape), depth = padded_depth(args.shape);
   for (int64_t r = 0; r < round_up(rows, kDotRows); ++r) {
     int16_t* to = scratch.a + r * depth;
     if (r >= rows) {
       std::memset(to, 0, static_cast<size_t>(depth) * 2);
       continue;
     }
-    const uint8_t* from = args.a + (row + r) * k;
+    const uint8_t* row = cursor.next();
     uint32_t sum = 0;
-    for (int64_t i = 0; i < k; ++i) {
-      to[i] = from[i];
-      sum += from[i];
+    for (int64_t l = 0; l < args.shape.lines; ++l, to += line) {
+      const uint8_t* from = line_of(args, row, l);
+      for (int64_t i = 0; i < line; ++i) {
+        to[i] = from[i];
+        sum += from[i];
+      }
     }
-    for (int64_t i = k; i < depth; ++i) to[i] = 0;
+    for (int64_t i = k; i < depth; ++i) *to++ = 0;
     scratch.sums[r] =
         static_cast<int32_t>(sum - static_cast<uint32_t>(k) * static_cast<uint32_t>(args.za));
   }
@@ -111,12 +123,12 @@ void write_floats(const GemmI8Args& args, int64_t row, int64_t first, int64_t co
                   const int32_t* __restrict t) {
   const float* __restrict s = args.s + first;
   const float* __restrict b = args.b + first;
-  float* out = args.out + row * args.shape.n + first;
+  float* out = args.out + row * args.out_stride + first;
   if (args.residual == nullptr) {
     for (int64_t n = 0; n < cols; ++n) out[n] = linear_output(t[n], s[n], b[n]);
     return;
   }
-  const float* residual = args.residual + row * args.shape.n + first;
+  const float* residual = args.residual + row * args.out_stride + first;
   for (int64_t n = 0; n < cols; ++n) out[n] = residual[n] + linear_output(t[n], s[n], b[n]);
 }
 
@@ -134,7 +146,7 @@ void run_panel(const GemmI8Args& args, const Scratch& scratch, int64_t row, int6
     int32_t* acc = scratch.acc + r * stride;
     add_constants(args, first, cols, scratch.sums[r], acc);
     if (args.codes != nullptr) {
-      write_codes(args, first, cols, acc, args.codes + (row + r) * args.shape.n + first);
+      write_codes(args, first, cols, acc, args.codes + (row + r) * args.out_stride + first);
     } else {
       write_floats(args, row + r, first, cols, acc);
     }
@@ -144,9 +156,10 @@ void run_panel(const GemmI8Args& args, const Scratch& scratch, int64_t row, int6
 [[maybe_unused]] REPQUANT_ROW void run(const GemmI8Args& args) noexcept {
   const Scratch scratch = carve(args.shape, args.scratch);
   const int64_t block = block_rows(args.shape), panel = panel_cols(args.shape);
+  RowCursor cursor(args);
   for (int64_t row = 0; row < args.rows; row += block) {
     const int64_t rows = std::min(block, args.rows - row);
-    widen(args, row, rows, scratch);
+    widen(args, cursor, rows, scratch);
     for (int64_t first = 0; first < args.shape.n; first += panel) {
       run_panel(args, scratch, row, rows, first, std::min(panel, args.shape.n - first));
     }
@@ -154,5 +167,4 @@ void run_panel(const GemmI8Args& args, const Scratch& scratch, int64_t row, int6
 }
 
 }  // namespace
-
 }  // namespace repquant::runtime

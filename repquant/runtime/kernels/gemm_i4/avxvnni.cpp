@@ -1,0 +1,18 @@
+#include "repquant/runtime/kernels/target.h"
+
+#if defined(__x86_64__)
+#define REPQUANT_ROW REPQUANT_AVXVNNI __attribute__((flatten))
+#include "repquant/runtime/kernels/gemm_i4/portable.h"
+
+namespace repquant::runtime {
+
+const GemmI4Kernel gemm_i4_avxvnni{.name = "gemm_i4/avxvnni",
+                                   .isa = Isa::kAvxVnni,
+                                   .wide = &gemm_i8_avxvnni,
+                                   .packed_bytes = packed_bytes<gemm_i8_avxvnni>,
+                                   .pack = pack<gemm_i8_avxvnni>,
+                                   .scratch_bytes = scratch_bytes<gemm_i8_avxvnni>,
+                                   .run = run<gemm_i8_avxvnni, int8_t>};
+
+}  // namespace repquant::runtime
+#endif

@@ -1,0 +1,45 @@
+#pragma once
+// The operands that `linear` and `conv` share, and the row of gemm_i8 or gemm_i4 that takes them.
+#include "repquant/runtime/kernels/gemm_i4/gemm_i4.h"
+#include "repquant/runtime/steps/steps.h"
+
+namespace repquant::runtime {
+
+class Product {
+ public:
+  // Weights [n][k] of `lines` lines, their constants, and the way out to codes or floats. Weights
+  // of up to 4 bits stay packed.
+  Product(const Plan& plan, const Step& step, const GemmI8Shape& shape, Isa isa);
+
+  std::string_view name() const { return narrow_ != nullptr ? narrow_->name : wide_.name; }
+  int64_t tile_rows() const { return wide_.tile_rows; }
+  size_t scratch_bytes() const {
+    return narrow_ != nullptr ? narrow_->scratch_bytes(shape()) : wide_.scratch_bytes(shape());
+  }
+  size_t packed_bytes() const { return packed_.size(); }
+  bool has_residual() const { return residual_; }
+  const GemmI8Shape& shape() const { return args_.shape; }
+  double ns_per_row() const {
+    return static_cast<double>(shape().n) * (static_cast<double>(shape().k) * 0.0022 + 0.1);
+  }
+
+  // Arguments for rows of output from `row` on; where codes lie and scratch are the caller's.
+  GemmI8Args args(const StepIo& io, int64_t row, int64_t rows) const;
+  void run(const GemmI8Args& args) const noexcept {
+    if (narrow_ != nullptr) narrow_->run(args, bits_);
+    else wide_.run(args);
+  }
+
+ private:
+  void read_output(const Plan& plan, const Step& step);
+  void pack(const Plan& plan, const Step& step);
+
+  const GemmI8Kernel& wide_;
+  const GemmI4Kernel* narrow_ = nullptr;
+  int bits_ = 8;
+  GemmI8Args args_;
+  AlignedBytes packed_;
+  bool to_codes_ = false, residual_ = false;
+};
+
+}  // namespace repquant::runtime
