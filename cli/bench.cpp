@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "cli/bench_data.h"
+#include "cli/bench_kernels.h"
 #include "cli/commands.h"
 #include "cli/exit_codes.h"
 #include "cli/machine_probes.h"
@@ -28,7 +29,7 @@ constexpr double kProbeSeconds = 0.005;
 constexpr auto kPause = std::chrono::milliseconds(5);  // threads that spin for work go to sleep
 
 struct Options {
-  std::string artifact, float_model, format = "text";
+  std::string artifact, float_model, shapes, format = "text";
   std::vector<std::string> against;
   DataRequest data;
   int64_t batch = 1, rounds = 15;
@@ -334,6 +335,9 @@ Outcome differs(const Options& options, const Tensor& law, const Tensor& got, si
 }
 
 Outcome bench(Options& options, const Context& context) {
+  if (options.artifact == "kernels") {
+    return bench_kernels({options.shapes, options.rounds, options.window_ms}, context);
+  }
   check(options);
   const OpenedModel model = open_model(options.artifact, context);
   if (model.program == nullptr) {
@@ -365,13 +369,15 @@ Outcome bench(Options& options, const Context& context) {
 
 Run declare_bench(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("artifact", options->artifact, "Artifact")->required();
+  app.add_option("artifact", options->artifact, "Artifact, or kernels: rows of the products")
+      ->required();
   app.add_option("--against", options->against,
                  "Of onnxruntime (fp32 and int8), float, artifact:PATH, isa:NAME; commas between")
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--float", options->float_model,
                  "Float model (default: the one of the run record beside the artifact)");
+  app.add_option("--shapes", options->shapes, "Of kernels: M,K,N;M,K,N;... (default: common ones)");
   app.add_option("--batch", options->batch, "Items a call")->check(CLI::Range(1, 4096));
   app.add_option("--rounds", options->rounds, "Rounds, 15 or more for a claim")
       ->check(CLI::Range(1, 100000));

@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <emmintrin.h>
+
+#include "repquant/runtime/kernels/amx_unit.h"
 #endif
 
 namespace repquant::cli {
@@ -45,6 +47,8 @@ constexpr int kIterations = 2000;
 double products(Isa isa) {
   int64_t left = kIterations;
   switch (isa) {
+    case Isa::kAmx:
+      return runtime::tile_register_operations();
     case Isa::kAvx512Vnni:
       REPQUANT_LOOP(REPQUANT_CHAINS(REPQUANT_ZMM));
       return 12.0 * 128 * kIterations;

@@ -95,22 +95,5 @@ TEST(Rows, Elementwise) {
   }
 }
 
-TEST(Isa, NamesWhatIsMissing) {
-  EXPECT_EQ(available_isas().back(), "scalar");
-  for (const IsaSupport& support : isa_support()) {
-    EXPECT_EQ(support.available, support.missing.empty()) << isa_name(support.isa);
-    if (support.available) {
-      EXPECT_EQ(parse_isa(isa_name(support.isa)), support.isa);
-      continue;
-    }
-    try {
-      (void)parse_isa(isa_name(support.isa));
-      FAIL();
-    } catch (const Error& error) {
-      EXPECT_NE(error.hint().find(support.missing), std::string::npos) << error.hint();
-    }
-  }
-}
-
 }  // namespace
 }  // namespace repquant::runtime

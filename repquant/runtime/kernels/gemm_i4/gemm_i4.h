@@ -25,6 +25,7 @@ struct GemmI4Kernel {
 std::span<const GemmI4Kernel* const> gemm_i4_kernels();  // best first
 
 // Rows, each defined where its instruction set exists.
-extern const GemmI4Kernel gemm_i4_scalar, gemm_i4_avx2, gemm_i4_avxvnni, gemm_i4_avx512vnni;
+extern const GemmI4Kernel gemm_i4_scalar, gemm_i4_avx2, gemm_i4_avxvnni, gemm_i4_avx512vnni,
+    gemm_i4_amx;
 
 }  // namespace repquant::runtime

@@ -4,8 +4,8 @@ namespace repquant::runtime {
 
 std::span<const GemmI4Kernel* const> gemm_i4_kernels() {
 #if defined(__x86_64__)
-  static constexpr const GemmI4Kernel* rows[] = {&gemm_i4_avx512vnni, &gemm_i4_avxvnni,
-                                                 &gemm_i4_avx2, &gemm_i4_scalar};
+  static constexpr const GemmI4Kernel* rows[] = {&gemm_i4_amx, &gemm_i4_avx512vnni,
+                                                 &gemm_i4_avxvnni, &gemm_i4_avx2, &gemm_i4_scalar};
 #else
   static constexpr const GemmI4Kernel* rows[] = {&gemm_i4_scalar};
 #endif

@@ -76,6 +76,7 @@ int64_t pair_bound(const GemmI8Shape& shape, const int8_t* codes, int32_t top);
 std::span<const GemmI8Kernel* const> gemm_i8_kernels();  // best first
 
 // Rows, each defined where its instruction set exists.
-extern const GemmI8Kernel gemm_i8_scalar, gemm_i8_avx2, gemm_i8_avxvnni, gemm_i8_avx512vnni;
+extern const GemmI8Kernel gemm_i8_scalar, gemm_i8_avx2, gemm_i8_avxvnni, gemm_i8_avx512vnni,
+    gemm_i8_amx;
 
 }  // namespace repquant::runtime

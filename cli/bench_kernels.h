@@ -1,0 +1,17 @@
+#pragma once
+// repquant bench kernels: rows of the product families on given shapes, each compared with the
+// scalar row before it is timed, against the register peak of its instruction set in the same round.
+#include "cli/command.h"
+
+namespace repquant::cli {
+
+struct KernelBench {
+  std::string shapes;  // "M,K,N;M,K,N"; empty: those of vision transformers and of decoding
+  int64_t rounds = 15;
+  double window_ms = 5;
+};
+
+// Throws kInvalidArgument for shapes that cannot be read.
+Outcome bench_kernels(const KernelBench& options, const Context& context);
+
+}  // namespace repquant::cli
