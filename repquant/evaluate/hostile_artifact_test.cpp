@@ -85,7 +85,7 @@ TEST(HostileArtifact, ScalesThatAreNone) {
 
 TEST(HostileArtifact, AccumulatorsThatCouldOverflow) {
   const Plan original = testing::make_windows(7);
-  for (const char* op : {"linear", "depthwise"}) {
+  for (const char* op : {"linear", "conv", "depthwise"}) {
     Plan plan = original;
     const Step& step = step_of(plan, op);
     auto* c = static_cast<int32_t*>(plan.tensors.at(step.tensors.at("c")).data.data());

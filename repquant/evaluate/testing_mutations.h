@@ -193,7 +193,8 @@ inline void mutate(Parts& parts, Choices& choose) {
   else mutate_form(found->second, choose);
 }
 
-// A small network of windows: a convolution by patches, a depthwise one, padding, clamps, a mean.
+// A small network of windows: a convolution by patches, a depthwise one, one that reads its
+// windows in place and adds to a residual, padding, clamps, a mean.
 inline Plan make_windows(uint64_t seed) {
   PlanBuilder b(seed);
   const int x = b.input("image", {6, 5, 3});
@@ -214,7 +215,15 @@ inline Plan make_windows(uint64_t seed) {
   b.tensor("c", Tensor::of<int32_t>({8}, std::vector<int32_t>(8, 100)));
   b.reals("s", 8, 1e-4f, 4e-4f);
   b.reals("b", 8, -1.0f, 1.0f);
-  const int mean = b.step("mean_rows", {deep}, DType::kF32, {8}, 32);
+  const int again = b.quantize(deep, 8);
+  const int joined = b.step("conv", {again, deep}, DType::kF32, {3, 2, 8}, 32);
+  b.windows({3, 2}, {1, 1}, {1, 0, 1, 1}, {1, 1});
+  b.weights(8, 48, 4);
+  b.last().ints["za"] = b.zero_of(again);
+  b.tensor("c", Tensor::of<int32_t>({8}, std::vector<int32_t>(8, -70)));
+  b.reals("s", 8, 1e-4f, 4e-4f);
+  b.reals("b", 8, -1.0f, 1.0f);
+  const int mean = b.step("mean_rows", {joined}, DType::kF32, {8}, 32);
   return b.finish(b.linear(b.quantize(mean, 4), {5, 3, 0}));
 }
 
