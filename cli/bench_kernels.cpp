@@ -303,10 +303,16 @@ Outcome bench_kernels(const KernelBench& options, const Context& context) {
   Outcome outcome;
   json rows = json::array();
   for (const auto& timed : all) rows.push_back(row_json(*timed, all));
-  outcome.result = {{"kernels", rows},
+  outcome.result = {{"artifact", "kernels"},
+                    {"verified", true},
+                    {"batch", 1},
+                    {"kernels", rows},
                     {"rounds", options.rounds},
                     {"window_ms", options.window_ms},
-                    {"machine", {{"cpu", cpu_name()}, {"threads", 1}}},
+                    {"machine",
+                     {{"cpu", cpu_name()},
+                      {"isa", runtime::isa_name(runtime::parse_isa(context.common.isa))},
+                      {"threads", 1}}},
                     {"versions", {{"repquant", kVersion}}}};
   outcome.text = table(rows);
   return outcome;
