@@ -14,8 +14,10 @@
 #include "repquant/runtime/kernels/floats/floats.h"
 #include "repquant/runtime/kernels/gemm_i4/gemm_i4.h"
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
+#include "repquant/runtime/kernels/matmul_f32/matmul_f32.h"
 #include "repquant/runtime/kernels/movement/movement.h"
 #include "repquant/runtime/kernels/norm/norm.h"
+#include "repquant/runtime/kernels/softmax/softmax.h"
 
 namespace repquant::cli {
 namespace {
@@ -41,7 +43,8 @@ std::vector<Family> families() {
       family("elementwise", elementwise_kernels()),  family("gemm_i8", gemm_i8_kernels()),
       family("gemm_i4", gemm_i4_kernels()),
       family("movement", movement_kernels()),        family("norm", norm_kernels()),
-      family("depthwise_i8", depthwise_i8_kernels()), family("floats", floats_kernels())};
+      family("depthwise_i8", depthwise_i8_kernels()), family("floats", floats_kernels()),
+      family("matmul_f32", matmul_f32_kernels()),    family("softmax", softmax_kernels())};
 }
 
 std::string missing(Isa isa) {

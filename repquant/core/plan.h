@@ -59,13 +59,13 @@
 //                 v = ((x-mean)*rstd)*g + beta, separate roundings; q = rne(clampf(v, lo-zero,
 //                 hi-zero))+zero
 // rms_norm        same without the mean; beta may be absent
-// l2_norm         f32 [.., C] -> f32; eps f32[1]; y = x / n, n = max(sqrt(sum of x*x in 16 virtual
-//                 lanes), eps), IEEE root and division
+// l2_norm         f32 -> f32 in rows of int width elements, which divides C; eps f32[1]; y = x / n,
+//                 n = max(sqrt(sum of x*x in 16 virtual lanes), eps), IEEE root and division
 // softmax         f32 [.., C] -> f32; y = e / sum, e = exp(x - max), sum in 16 virtual lanes
 // matmul          f32 [.., K] and weight f32[K, N], may have b f32[N] -> f32 [.., N]; or f32
 //                 [.., M, K], f32 [.., K, N] -> f32 [.., M, N], leading axes equal
 //                 y = 0; k ascending: y = fmaf(x[k], w[k][n], y); then y + b[n], one f32 add
-// copy_rows       f32 or u8 [.., C] -> the same [.., C]; index i32[rows of out];
+// copy_rows       f32 or u8 -> the same, both in rows of int width elements; index i32[rows of out];
 //                 row r = row index[r] of the input
 // activation      f32 -> f32; string kind: a name of kFunctionLaws (core/format/functions.h), its
 //                 parameters in p f32[1 or 2] where it has some (clip: p[0] <= p[1])

@@ -88,6 +88,9 @@ void Verifier::attention_codes(int64_t tokens, int64_t largest_value) {
 void Verifier::l2_norm() {
   inputs(1, 1);
   roles({"eps"});
+  const int64_t channels = in(0).item_shape.back(), width = integer("width", 1, channels);
+  require(channels % width == 0, fmt::format("a width that divides {}", channels),
+          std::to_string(width));
   type(in(0), DType::kF32);
   type(out(), DType::kF32);
   shape(out(), in(0).item_shape);
@@ -137,12 +140,12 @@ void Verifier::copy_rows() {
   inputs(1, 1);
   roles({"index"});
   copies(in(0), out());
-  const Shape &from = in(0).item_shape, &to = out().item_shape;
-  require(from.back() == to.back(), fmt::format("rows of {} elements", from.back()),
-          std::to_string(to.back()));
-  const int64_t rows = element_count(from) / from.back();
+  const int64_t from = element_count(in(0).item_shape), to = element_count(out().item_shape);
+  const int64_t width = integer("width", 1, from), rows = from / width;
+  require(from % width == 0 && to % width == 0, fmt::format("rows of {} elements", width),
+          fmt::format("{} and {} elements", from, to));
   for (const int32_t row :
-       tensor("index", DType::kI32, {element_count(to) / to.back()}).as<int32_t>()) {
+       tensor("index", DType::kI32, {to / width}).as<int32_t>()) {
     if (row >= 0 && row < rows) continue;
     require(false, fmt::format("indices in [0, {})", rows), std::to_string(row));
   }

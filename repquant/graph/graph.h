@@ -10,7 +10,9 @@
 //   silu                  x;  x * sigmoid(x)
 //   multi_head_attention  q [.., T, H*d], k [.., S, KV*d], v [.., S, KV*dv], bias/mask (may be absent,
 //                         added to the scores, broadcast to [.., H, T, S]) -> [.., T, H*dv];
-//                         attrs heads = H, kv_heads = KV, scale (float; scores = scale * q k^T), causal
+//                         attrs heads = H, kv_heads = KV, scale (float; scores = scale * q k^T), causal,
+//                         head_scale (floats [H], may be absent; one more factor a head)
+//   lp_norm               ONNX LpNormalization; with attr epsilon: x / max(norm, epsilon)
 //   batch_norm            never survives recognition: folded into conv/linear, or into mul and add
 #include <map>
 #include <optional>

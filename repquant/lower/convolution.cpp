@@ -25,6 +25,20 @@ void channels_last(LinearWeights& weights, int64_t channels) {
   weights.w = std::move(moved);
 }
 
+// Rows of one group's channels as rows of all channels: outside the group the weights are zero, the
+// code zw. The products grow by the number of groups, which small convolutions can bear.
+void fill_groups(LinearWeights& weights, int64_t groups) {
+  const int64_t own = weights.k, whole = own * groups, each = weights.n / groups;
+  std::vector<int8_t> w(static_cast<size_t>(weights.n * whole));
+  for (int64_t n = 0; n < weights.n; ++n) {
+    const auto row = w.begin() + n * whole;
+    std::fill(row, row + whole, static_cast<int8_t>(weights.zw[static_cast<size_t>(n)]));
+    std::copy_n(weights.w.begin() + n * own, own, row + n / each * own);
+  }
+  weights.w = std::move(w);
+  weights.k = whole;
+}
+
 // Kernel equal to stride, no padding, one group: patches that do not overlap.
 bool is_patch_embedding(const Node& node, const Shape& weight) {
   const auto all = [](const std::vector<int64_t>& list, int64_t v) {
@@ -122,10 +136,11 @@ void Lowering::emit_conv(NodeId id) {
   const int64_t channels = item[0], groups = node.attrs.integer("group", 1);
   LinearWeights weights = layer_weights(id);
   const bool depthwise = groups == channels && weights.n == channels && channels > 1;
-  if (!depthwise && (groups != 1 || weight.shape()[1] != channels)) {
-    refuse(node, fmt::format("expected one group, or one channel a group, got {} groups", groups),
-           "evaluate by simulation");
+  if (groups < 1 || weight.shape()[1] * groups != channels || weights.n % groups != 0) {
+    refuse(node, fmt::format("weight {} does not fit {} channels in {} groups",
+                             to_string(weight.shape()), channels, groups));
   }
+  if (!depthwise && groups > 1) fill_groups(weights, groups);
   const CodeFormat format = site_format(id, 0);
   if (window.pads() && (format.kind != CodeFormat::Kind::kUniform || format.zero < format.lo ||
                         format.zero > format.hi)) {

@@ -53,6 +53,7 @@ LinearWeights Lowering::layer_weights(NodeId id) const {
 }
 
 void Lowering::emit_linear(NodeId id) {
+  if (stays_float(id)) return emit_float_linear(id);
   const Node& node = graph_.node(id);
   const ValueId out = node.outputs[0];
   static_cast<void>(site(id, 0));
@@ -94,8 +95,10 @@ void Lowering::emit_rows(const DeferredLinear& rows, ValueId to, ValueId residua
     weights = rows_of(weights, rows.begin, rows.end);
   }
   const CodeFormat format = site_format(rows.node, 0);
-  const int input = codes(node.inputs[0], format);
-  emit_product(weights, input, format, to, at(to).item, residual, name);
+  const int input = residual == kNoValue ? code_rows(node.inputs[0], format)
+                                         : codes(node.inputs[0], format);
+  const Shape item = at(to).item;
+  emit_product(weights, input, format, to, item, residual, name);
 }
 
 void Lowering::emit_product(const LinearWeights& weights, int input, const CodeFormat& format,
@@ -169,10 +172,11 @@ void Lowering::emit_norm(NodeId id) {
   const CodeFormat* format = wanted.only_codes();
   if (format != nullptr && format->per_head()) format = nullptr;
 
-  const int in = real(node.inputs[0]);
+  const int in = real_rows(node.inputs[0]);
+  const Shape shape = builder_.buffer(in).item_shape;
   const std::string& name = graph_.value(node.outputs[0]).name;
-  const int out = format != nullptr ? builder_.add_buffer(name, DType::kU8, item, format->bits)
-                                    : builder_.add_real(name, item);
+  const int out = format != nullptr ? builder_.add_buffer(name, DType::kU8, shape, format->bits)
+                                    : builder_.add_real(name, shape);
   Step& step = builder_.add_step(layer ? "layer_norm" : "rms_norm", node.name, {in}, out);
   const double scale = format != nullptr ? format->step() : 1.0;
   builder_.add_vector(step, "g", divided(gamma, scale));
@@ -184,6 +188,7 @@ void Lowering::emit_norm(NodeId id) {
   } else {
     define_real(node.outputs[0], out);
   }
+  at(node.outputs[0]).item = item;
 }
 
 // ---- activations --------------------------------------------------------------------------------

@@ -181,17 +181,17 @@ TEST(Lower, RefusesByName) {
                    m.graph.node(node_named(m.graph, "patch_embed"))
                        .attrs.set("group", int64_t{2});
                  },
-                 ErrorCode::kUnsupported, {"patch_embed", "one group"});
+                 ErrorCode::kUnsupported, {"patch_embed", "2 groups"});
   expect_refused(
       base,
       [&](Model& m) {
-        m.graph.node(node_named(m.graph, "blocks.0.attn.mha")).attrs.set("causal", int64_t{1});
+        m.graph.node(node_named(m.graph, "blocks.0.attn.mha")).attrs.set("kv_heads", int64_t{1});
       },
-      ErrorCode::kUnsupported, {"blocks.0.attn.mha"});
+      ErrorCode::kUnsupported, {"blocks.0.attn.mha", "grouped heads"});
   expect_refused(
       base,
-      [&](Model& m) { m.graph.node(node_named(m.graph, "blocks.0.norm1")).op = OpKind::kSoftmax; },
-      ErrorCode::kUnsupported, {"softmax", "blocks.0.norm1"});
+      [&](Model& m) { m.graph.node(node_named(m.graph, "blocks.0.norm1")).op = OpKind::kHardmax; },
+      ErrorCode::kUnsupported, {"hardmax", "blocks.0.norm1"});
   expect_refused(
       base,
       [&](Model& m) {

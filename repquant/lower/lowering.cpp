@@ -6,10 +6,13 @@
 #include <fmt/format.h>
 
 #include "repquant/core/error.h"
+#include "repquant/lower/whole_items.h"
 
 namespace repquant {
 
 Plan lower(const Graph& graph, const QuantPlan& plan, const LowerOptions& options) {
+  if (lowering::needs_batch_axis(graph))
+    return lowering::Lowering(lowering::with_batch_axis(graph), plan, options).run();
   return lowering::Lowering(graph, plan, options).run();
 }
 
@@ -170,7 +173,9 @@ void Lowering::find_fused_adds() {
       const ValueId value = node.inputs[i];
       if (graph_.is_constant(value) || graph_.is_constant(node.inputs[1 - i])) continue;
       const NodeId producer = graph_.value(value).producer;
-      if (producer < 0 || graph_.node(producer).op != OpKind::kLinear) continue;
+      if (producer < 0 || graph_.node(producer).op != OpKind::kLinear ||
+          stays_float(producer))
+        continue;
       if (graph_.consumers(value).size() != 1 || graph_.is_output(value)) continue;
       chosen = std::max(chosen, producer);
     }
@@ -263,6 +268,12 @@ void Lowering::emit_node(NodeId id) {
       return emit_norm(id);
     case OpKind::kMultiHeadAttention:
       return emit_attention(id);
+    case OpKind::kMatMul:
+      return emit_matmul(node);
+    case OpKind::kSoftmax:
+      return emit_softmax(node);
+    case OpKind::kLpNorm:
+      return emit_l2_norm(node);
     case OpKind::kAdd:
     case OpKind::kSub:
       return emit_add(id);

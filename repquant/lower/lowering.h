@@ -169,6 +169,24 @@ class Lowering {
 
   // attention.cpp
   void emit_attention(NodeId id);
+  Tensor score_constant(const Node& node, int64_t windows, int64_t heads, int64_t tokens) const;
+  void add_score_terms(const Node& node, Step& step, int64_t windows, int64_t heads,
+                       int64_t tokens);
+
+  // rows.cpp
+  int real_rows(ValueId value);
+  int code_rows(ValueId value, const CodeFormat& format);
+  bool stays_float(NodeId id) const;
+  void emit_float_linear(NodeId id);
+  void emit_matmul(const Node& node);
+  void emit_softmax(const Node& node);
+  void emit_l2_norm(const Node& node);
+  void emit_repeat(const Node& node);
+  bool is_gathered(ValueId value) const;
+  bool move_rows(ValueId from, ValueId to, const Shape& item,
+                 const std::function<View(const View&, const Shape&)>& move);
+  bool take_rows(ValueId from, const Range& range, ValueId to, const Shape& item);
+  bool join_rows(const Node& node);
 
   [[noreturn]] void refuse(const Node& node, const std::string& reason,
                            const std::string& hint = {}) const;

@@ -57,7 +57,12 @@ void Lowering::emit_transpose(const Node& node) {
   }
   if (source.constant) refuse(node, "expected constants to be transposed beforehand");
   const std::string name = graph_.value(node.inputs[0]).name + ".moved";
+  const bool rows_stay = !axes.empty() && axes.back() + 1 == static_cast<int>(rank);
   const auto turned = [&](Stored& stored) {
+    if (stored.view.rows != nullptr && rows_stay) {
+      const auto rows = as_rows(stored.view, source.item, 0);
+      return Stored{stored.buffer, transposed_rows(*rows, source.item, axes)};
+    }
     auto view = transposed(stored.view, source.item, axes);
     if (!view) {
       materialize(stored, source.item, name);
@@ -87,6 +92,7 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
     throw Error(ErrorCode::kUnsupported,
                 "lower: \"" + name + "\": expected constants to be sliced beforehand");
   }
+  if (take_rows(from, range, to, item)) return;
   resolve(from);
   Shape kept = source.item;  // a slice keeps the rank; `item` may lack the axis
   kept[static_cast<size_t>(range.axis)] = (range.stop - range.start + range.step - 1) / range.step;
@@ -186,9 +192,9 @@ void Lowering::emit_split(const Node& node) {
   }
 }
 
-// Only constants are expanded (class tokens): every image gets the same.
+// Constants are expanded here (class tokens): every image gets the same.
 void Lowering::emit_expand(const Node& node) {
-  if (!graph_.is_constant(node.inputs[0])) refuse(node, "expected a constant to expand");
+  if (!graph_.is_constant(node.inputs[0])) return emit_repeat(node);
   const Shape item = item_shape(node.outputs[0]);
   const Tensor row = item_constant(node.inputs[0], item, node);
   Tensor whole(DType::kF32, item);
@@ -201,6 +207,7 @@ void Lowering::emit_expand(const Node& node) {
 // Constants in front of one variable are class tokens; else the parts are joined: as codes where
 // every reader wants the same ones, images in the order of their buffers.
 void Lowering::emit_concat(const Node& node) {
+  if (joins(node) && join_rows(node)) return;
   if (!joins(node)) return emit_prepend(node);
   const ValueId to = node.outputs[0];
   if (node.inputs.size() == 1) return emit_alias(node);

@@ -69,9 +69,17 @@ void Lowering::define_codes(ValueId value, const CodeFormat& format, int buffer)
 }
 
 int Lowering::materialize(Stored& stored, const Shape& item, const std::string& name) {
-  const Buffer& source = builder_.buffer(stored.buffer);
+  const Buffer source = builder_.buffer(stored.buffer);
   if (stored.view.identity() && source.item_shape == item) return stored.buffer;
   View view = stored.view;
+  if (view.rows != nullptr) {
+    const int out = builder_.add_buffer(name, source.dtype, item, source.bits);
+    Step& step = builder_.add_step("copy_rows", name, {stored.buffer}, out);
+    step.ints["width"] = view.width;
+    builder_.add_vector(step, "index", *view.rows);
+    stored = {out, {}};
+    return out;
+  }
   if (view.identity()) {
     view.dims = source.item_shape;
     view.perm.resize(view.dims.size());

@@ -79,6 +79,7 @@ View canonical(std::vector<Factor> order) {
 }  // namespace
 
 std::optional<View> transposed(const View& view, const Shape& item, const std::vector<int>& perm) {
+  if (view.rows != nullptr) return std::nullopt;
   std::vector<Factor> factors = factors_of(view, item);
   // Places are made dense again: axes of length 1 are gone.
   std::vector<int> places;

@@ -5,16 +5,13 @@
 namespace repquant::observe {
 namespace {
 
-// Frees what no later node of the block reads.
-void release(const Graph& graph, const Block& block, size_t stepped, ValueMap& values) {
-  for (auto it = values.begin(); it != values.end();) {
-    bool needed = it->first == block.output;
-    for (size_t i = stepped; i < block.nodes.size() && !needed; ++i) {
-      const Node& node = graph.node(block.nodes[i]);
-      needed = std::find(node.inputs.begin(), node.inputs.end(), it->first) != node.inputs.end();
-    }
-    it = needed ? std::next(it) : values.erase(it);
+// The place of the last node of the block that reads a value.
+std::map<ValueId, size_t> last_reads(const Graph& graph, const Block& block) {
+  std::map<ValueId, size_t> last;
+  for (size_t i = 0; i < block.nodes.size(); ++i) {
+    for (const ValueId input : graph.node(block.nodes[i]).inputs) last[input] = i;
   }
+  return last;
 }
 
 }  // namespace
@@ -26,12 +23,25 @@ BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block
       block_(block),
       inputs_(inputs),
       hook_(std::move(hook)),
-      interpreter_(ws.graph, weights) {
+      interpreter_(ws.graph, weights),
+      last_read_(last_reads(ws.graph, block)) {
   resident_ = resident_size() <= ws.resident_bytes;
   if (!resident_) return;
   values_.resize(inputs.size());
   probabilities_.resize(inputs.size());
   for (size_t c = 0; c < inputs.size(); ++c) values_[c][block.input] = inputs[c];
+}
+
+// Frees what no node behind block.nodes[place], which has just run, reads.
+void BlockWalk::release(size_t place, ValueMap& values) const {
+  const Node& node = ws_.graph.node(block_.nodes[place]);
+  const auto drop = [&](ValueId id) {
+    const auto last = last_read_.find(id);
+    const bool dead = last == last_read_.end() || last->second <= place;
+    if (dead && id != block_.output) values.erase(id);
+  };
+  for (const ValueId id : node.inputs) drop(id);
+  for (const ValueId id : node.outputs) drop(id);
 }
 
 // An estimate from one sample: the largest activation of the block, with four of its kind live.
@@ -55,7 +65,7 @@ void BlockWalk::recompute(int64_t chunk, size_t count, ValueMap& values) const {
   values[block_.input] = inputs_[static_cast<size_t>(chunk)];
   for (size_t i = 0; i < count; ++i) {
     interpreter_.run_node(block_.nodes[i], values, hook_);
-    release(ws_.graph, block_, i + 1, values);
+    release(i, values);
   }
 }
 
@@ -96,7 +106,7 @@ void BlockWalk::step(NodeId id) {
       probabilities_[static_cast<size_t>(c)].reset();
       ValueMap& values = values_[static_cast<size_t>(c)];
       interpreter_.run_node(id, values, hook_);
-      release(ws_.graph, block_, stepped_ + 1, values);
+      release(stepped_, values);
     });
   }
   ++stepped_;

@@ -4,6 +4,7 @@
 // a site is recomputed from the block input each time it is visited, so memory stays constant
 // whatever the number of samples.
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "repquant/interpret/workspace.h"
@@ -38,6 +39,7 @@ class BlockWalk {
   bool resident() const { return resident_; }
 
  private:
+  void release(size_t place, ValueMap& values) const;
   void recompute(int64_t chunk, size_t count, ValueMap& values) const;
   int64_t resident_size() const;
 
@@ -47,6 +49,7 @@ class BlockWalk {
   const Chunks& inputs_;
   SiteHook hook_;
   Interpreter interpreter_;
+  std::map<ValueId, size_t> last_read_;
   bool resident_ = true;
   size_t stepped_ = 0;
   // Resident mode, by chunk:

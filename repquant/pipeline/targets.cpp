@@ -23,6 +23,38 @@ void add_layer(const Workspace& ws, NodeId id, int weight_bits, int activation_b
   targets[{id, 1}] = {Role::kWeight, weight_bits, "auto", false};
 }
 
+// Linears of a spectral front end: those in front of a logarithm (windowed transforms, filter
+// banks: a common scale for all their outputs would leave nothing of the quiet ones), and those
+// without bias that read it (cosine transforms).
+std::set<NodeId> front_end(const Graph& graph) {
+  std::set<NodeId> found, seen;
+  std::vector<ValueId> before, behind;
+  for (const NodeId id : graph.order()) {
+    if (graph.node(id).op != OpKind::kLog) continue;
+    before.push_back(graph.node(id).inputs[0]);
+    behind.push_back(graph.node(id).outputs[0]);
+  }
+  while (!before.empty()) {
+    const ValueId value = before.back();
+    before.pop_back();
+    const NodeId id = value == kNoValue ? -1 : graph.value(value).producer;
+    if (id < 0 || !seen.insert(id).second) continue;
+    const Node& node = graph.node(id);
+    if (node.op == OpKind::kLinear) found.insert(id);
+    before.insert(before.end(), node.inputs.begin(), node.inputs.end());
+  }
+  while (!behind.empty()) {
+    const std::vector<NodeId> readers = graph.consumers(behind.back());
+    behind.pop_back();
+    for (const NodeId id : readers) {
+      const Node& node = graph.node(id);
+      if (node.op == OpKind::kLinear && node.inputs.size() < 3) found.insert(id);
+      if (node.op == OpKind::kMul && node.inputs.size() == 2) behind.push_back(node.outputs[0]);
+    }
+  }
+  return found;
+}
+
 std::regex rule_pattern(const std::string& match) {
   try {
     if (match.rfind("re:", 0) == 0) return std::regex(match.substr(3));
@@ -107,7 +139,11 @@ std::vector<NodeId> head_linears(const Graph& graph) {
 std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recipe) {
   std::map<Site, SiteTarget> targets;
   const Scheme& scheme = recipe.scheme;
+  const std::set<NodeId> floating = front_end(ws.graph);
+  if (!floating.empty() && ws.sink != nullptr)
+    ws.sink->info(fmt::format("{} linear layers around a logarithm stay in float", floating.size()));
   for (const NodeId id : ws.graph.order()) {
+    if (floating.contains(id)) continue;
     const OpKind op = ws.graph.node(id).op;
     if (op == OpKind::kConv) add_layer(ws, id, 8, 8, targets);
     if (op == OpKind::kLinear)

@@ -8,7 +8,8 @@
 
 namespace repquant {
 
-// Linears and convolutions with constant weights, and attention operands. Convolutions that read
+// Linears and convolutions with constant weights, and attention operands; linears of a spectral
+// front end (around a logarithm) stay in float. Convolutions that read
 // the image and their weights take 8 bits, whatever the scheme; the head takes the recipe's
 // head_bits. Throws kInvalidArgument for a rule that matches nothing, for head_bits where no linear
 // ends the model, and for a granularity without attention.

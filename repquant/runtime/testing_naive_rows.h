@@ -8,7 +8,8 @@ namespace repquant::testing {
 inline bool Naive::rows(const Step& step, Value& to) const {
   const Value& x = in(step, 0);
   const Shape &from = in_shape(step), &shape = out_buffer(step).item_shape;
-  const auto width = static_cast<size_t>(from.back());
+  const auto width = static_cast<size_t>(
+      step.ints.contains("width") ? attribute(step, "width") : static_cast<int32_t>(from.back()));
   const auto row_of = [&](size_t row) {
     const auto first = x.f.begin() + static_cast<std::ptrdiff_t>(row * width);
     return std::vector<float>(first, first + static_cast<std::ptrdiff_t>(width));

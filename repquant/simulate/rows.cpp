@@ -10,7 +10,7 @@ namespace repquant::simulate {
 void l2_norm(const StepContext& c) {
   const auto x = c.in[0]->as<float>();
   auto y = c.out.as<float>();
-  const size_t width = static_cast<size_t>(c.in[0]->shape().back());
+  const auto width = static_cast<size_t>(c.integer("width"));
   const float eps = c.reals("eps")[0];
   for (size_t first = 0; first < x.size(); first += width)
     l2_norm_row(x.subspan(first, width), eps, y.subspan(first, width));
@@ -48,7 +48,7 @@ void matmul(const StepContext& c) {
 
 void copy_rows(const StepContext& c) {
   const auto index = c.plan.tensor(c.step, "index").as<int32_t>();
-  const size_t row = static_cast<size_t>(c.out.shape().back()) * size_of(c.out.dtype());
+  const size_t row = static_cast<size_t>(c.integer("width")) * size_of(c.out.dtype());
   const auto* in = static_cast<const std::byte*>(c.in[0]->data());
   auto* out = static_cast<std::byte*>(c.out.data());
   for (size_t i = 0; i < index.size(); ++i)

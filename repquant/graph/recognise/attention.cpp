@@ -118,7 +118,7 @@ std::optional<Parts> find_parts(Matcher& m, const Node& softmax) {
   const auto k = trace_source(m, p.scores.product->inputs[1], Operand::kColumnsByHead, head_axis);
   const auto v = trace_source(m, second.inputs[1], Operand::kRowsByHead, head_axis);
   const auto merged = merged_heads(m, second.outputs[0], head_axis);
-  if (!q || !k || !v || !merged || k->heads != v->heads || v->scale != 1) return std::nullopt;
+  if (!q || !k || !v || !merged || k->heads != v->heads || v->scale != 1 || v->epsilon != 0) return std::nullopt;
   if (q->heads % k->heads != 0) return std::nullopt;
   p.q = *q;
   p.k = *k;
@@ -201,16 +201,22 @@ ValueId flat_source(Builder& b, const Source& source, const std::string& part,
        b.integers(part + ".end", {source.offset + size}), b.integers(part + ".axis", {-1})});
 }
 
-// A factor a head becomes one a channel of the queries.
-ValueId scaled_queries(Builder& b, ValueId q, ValueId factors, int64_t heads, int64_t width) {
-  const Tensor* t = b.m.constant(factors);
-  Tensor per_channel(DType::kF32, {heads * width});
-  for (int64_t i = 0; i < heads * width; ++i) {
-    per_channel.as<float>()[static_cast<size_t>(i)] =
-        t->as<float>()[static_cast<size_t>(i / width)];
-  }
-  const ValueId constant = b.m.add_constant(b.name + ".head_scale", std::move(per_channel));
-  return b.add(OpKind::kMul, "scaled", {q, constant});
+// Every head of every token divided by its size.
+ValueId normalised_heads(Builder& b, ValueId flat, const Source& source, const std::string& part,
+                         size_t operand_rank, bool head_axis) {
+  Attrs attrs;
+  attrs.set("p", int64_t{2});
+  attrs.set("axis", int64_t{-1});
+  attrs.set("epsilon", static_cast<float>(source.epsilon));
+  if (!head_axis) return b.add(OpKind::kLpNorm, part + ".l2", {flat}, attrs);
+  std::vector<int64_t> apart(operand_rank, 0), joined(operand_rank - 1, 0);
+  apart[operand_rank - 2] = source.heads;
+  apart.back() = source.width;
+  joined.back() = source.heads * source.width;
+  const ValueId heads =
+      b.add(OpKind::kReshape, part + ".heads", {flat, b.integers(part + ".apart", apart)});
+  const ValueId norm = b.add(OpKind::kLpNorm, part + ".l2", {heads}, attrs);
+  return b.add(OpKind::kReshape, part + ".unit", {norm, b.integers(part + ".joined", joined)});
 }
 
 std::vector<ValueId> flat_sources(Builder& b, const Parts& p, size_t operand_rank) {
@@ -219,8 +225,12 @@ std::vector<ValueId> flat_sources(Builder& b, const Parts& p, size_t operand_ran
     parts = {flat_source(b, p.q, "q", operand_rank), flat_source(b, p.k, "k", operand_rank),
              flat_source(b, p.v, "v", operand_rank)};
   }
-  if (p.scores.head_scale != kNoValue) {
-    parts[0] = scaled_queries(b, parts[0], p.scores.head_scale, p.heads, p.q.width);
+  for (const size_t i : {size_t{0}, size_t{1}}) {
+    const Source& source = i == 0 ? p.q : p.k;
+    if (source.epsilon > 0) {
+      parts[i] = normalised_heads(b, parts[i], source, i == 0 ? "q" : "k", operand_rank,
+                                  operand_rank >= 4);
+    }
   }
   return parts;
 }
@@ -258,6 +268,10 @@ void match(Matcher& m, const Node& softmax) {
   node.attrs.set("kv_heads", p->k.heads);
   node.attrs.set("scale", static_cast<float>(p->scores.scale * p->q.scale * p->k.scale));
   node.attrs.set("causal", int64_t{mask->causal});
+  if (p->scores.head_scale != kNoValue) {
+    const auto factors = m.constant(p->scores.head_scale)->as<float>();
+    node.attrs.set("head_scale", std::vector<float>(factors.begin(), factors.end()));
+  }
   Rewrite rewrite{"multi_head_attention",
                   softmax.name,
                   {p->q.base, p->k.base, p->v.base},

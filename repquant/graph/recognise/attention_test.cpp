@@ -285,15 +285,36 @@ TEST(RecogniseAttention, CausalByShapes) {
   g.expect_attributes(1, 1, 1, 1);
 }
 
-TEST(RecogniseAttention, FactorsAHeadMoveToTheQueries) {
+TEST(RecogniseAttention, FactorsAHeadAreAnAttribute) {
   Attention g;
   const auto parts = fused(g, Unpack::kSlice);
   const ValueId product = g.node(kMatMul, {parts[0], g.transpose(parts[1], {0, 1, 3, 2})});
   const ValueId scores = g.node(kMul, {product, g.floats("scale", {kHeads, 1, 1}, {0.5F, 1, 2})});
   ASSERT_THAT(g.recognised(g.merge(g.node(kMatMul, {g.softmax(scores), parts[2]}))),
-              ElementsAre(kLinear, kSplit, kMul, kMultiHeadAttention));
-  EXPECT_EQ(g.graph.value(g.find(kMul).inputs[1]).constant->as<float>()[kWidth], 1.0F);
+              ElementsAre(kLinear, kSplit, kMultiHeadAttention));
+  EXPECT_THAT(g.find(kMultiHeadAttention).attrs.reals("head_scale"), ElementsAre(0.5F, 1, 2));
   g.expect_attributes(1);
+}
+
+// Queries and keys of length 1, as Swin v2 has them: the norms move in front of the split of heads.
+TEST(RecogniseAttention, CosineSimilarity) {
+  Attention g;
+  const auto parts = fused(g, Unpack::kSlice);
+  const auto unit = [&](ValueId x) {
+    const ValueId size =
+        g.node(kReduceL2, {x, g.integers({-1})}, attributes({{"keepdims", int64_t{1}}}));
+    const ValueId kept = g.node(kClip, {size, g.number(1e-12F)});
+    return g.node(kDiv, {x, g.node(kExpand, {kept, g.integers({1, 1, 1, kWidth})})});
+  };
+  const ValueId keys = g.transpose(unit(parts[1]), {0, 1, 3, 2});
+  const ValueId product = g.node(kMatMul, {unit(parts[0]), keys});
+  const ValueId scores = g.node(kMul, {product, g.floats("scale", {kHeads, 1, 1}, {5, 10, 20})});
+  ASSERT_THAT(g.recognised(g.merge(g.node(kMatMul, {g.softmax(scores), parts[2]}))),
+              ElementsAre(kLinear, kSplit, kReshape, kLpNorm, kReshape, kReshape, kLpNorm, kReshape,
+                          kMultiHeadAttention))
+      << testing::PrintToString(g.report.refused);
+  EXPECT_FLOAT_EQ(g.find(kLpNorm).attrs.real("epsilon", 0), 1e-12F);
+  EXPECT_EQ(g.graph.value(g.find(kLpNorm).outputs[0]).shape->back().size, kWidth);
 }
 
 TEST(RecogniseAttention, ShiftedWindowMask) {

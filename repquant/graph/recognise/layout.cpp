@@ -42,11 +42,22 @@ std::optional<double> factor_of(const Matcher& m, const Node& node) {
   return node.op == OpKind::kDiv ? 1.0 / *value : *value;
 }
 
+// An l2 norm of what lies on the last axis: its epsilon.
+std::optional<double> l2_epsilon(const Node& node) {
+  if (node.op != OpKind::kLpNorm || node.attrs.integer("p", 2) != 2 ||
+      node.attrs.integer("axis", -1) != -1) {
+    return std::nullopt;
+  }
+  const float epsilon = node.attrs.real("epsilon", 0);
+  return epsilon > 0 ? std::optional<double>(epsilon) : std::nullopt;
+}
+
 struct Step {
   ValueId value;   // before it
-  double factor;   // what it multiplies with; a view: 1
+  double factor;   // what it multiplies with; a view or norm: 1
   bool view;
   NodeId node;
+  double epsilon;   // of a norm; else 0
 };
 
 std::vector<Step> steps_before(const Matcher& m, ValueId operand) {
@@ -54,10 +65,11 @@ std::vector<Step> steps_before(const Matcher& m, ValueId operand) {
   for (ValueId at = operand; const Node* node = m.producer(at);) {
     const NodeId id = m.graph().value(at).producer;
     const auto factor = factor_of(m, *node);
+    const auto epsilon = l2_epsilon(*node);
     if (factor) at = m.with_constant(*node)->value;
-    else if (is_view(m, *node)) at = node->inputs[0];
+    else if (epsilon || is_view(m, *node)) at = node->inputs[0];
     else break;
-    steps.push_back({at, factor.value_or(1.0), !factor, id});
+    steps.push_back({at, factor.value_or(1.0), !factor && !epsilon, id, epsilon.value_or(0)});
     if (steps.size() > 24) break;
   }
   return steps;
@@ -174,6 +186,17 @@ std::optional<Source> as_headed(const Tensor& at, const Shape& base, Operand kin
   return Source{kNoValue, true, 0, heads * s->width, heads, s->width, 1};
 }
 
+// Factors and norms between the operand and steps[from - 1].value. One norm at most, and no factor
+// before it: its result would not show it, but for the sign. False: not so.
+bool collect_factors(const std::vector<Step>& steps, size_t from, Source& source) {
+  for (size_t i = 0; i < from; ++i) {
+    if (source.epsilon > 0 && (steps[i].epsilon > 0 || steps[i].factor != 1)) return false;
+    if (steps[i].epsilon > 0) source.epsilon = steps[i].epsilon;
+    source.scale *= steps[i].factor;
+  }
+  return true;
+}
+
 }   // namespace
 
 std::optional<Source> trace_source(Matcher& m, ValueId operand, Operand kind, bool head_axis) {
@@ -190,9 +213,8 @@ std::optional<Source> trace_source(Matcher& m, ValueId operand, Operand kind, bo
       if (!at) continue;
       auto source =
           headed ? as_headed(*at, *shape, kind, head_axis) : as_flat(*at, *shape, kind, head_axis);
-      if (!source) continue;
+      if (!source || !collect_factors(steps, from, *source)) continue;
       source->base = base;
-      for (size_t i = 0; i < from; ++i) source->scale *= steps[i].factor;
       return source;
     }
   }

@@ -19,6 +19,7 @@ struct Source {
   int64_t heads = 0;      // KV: 1 or more operand heads read each
   int64_t width = 0;      // d
   double scale = 1;       // product of the constants met on the way
+  double epsilon = 0;     // > 0: on the way every head of a token was divided by max(l2, epsilon)
 };
 
 // The earliest value before `operand` from which it is gathered in head order. nullopt: none, not even

@@ -113,6 +113,7 @@ void recognise_layer_norm(Matcher& m);
 void recognise_rms_norm(Matcher& m);
 void recognise_gelu(Matcher& m);
 void recognise_silu(Matcher& m);
+void recognise_l2_norm(Matcher& m);
 void recognise_attention(Matcher& m);
 
 // Drops attributes that state a default; spells out axis, epsilon and approximate.

@@ -12,7 +12,8 @@ RecogniseReport recognise(Graph& graph) {
   using Pass = void (*)(patterns::Matcher&);
   const Pass passes[] = {patterns::recognise_linear,   patterns::recognise_layer_norm,
                          patterns::recognise_rms_norm, patterns::recognise_gelu,
-                         patterns::recognise_silu,     patterns::recognise_attention};
+                         patterns::recognise_silu,     patterns::recognise_l2_norm,
+                         patterns::recognise_attention};
   for (const Pass pass : passes) {
     pass(matcher);
     graph.remove_dead();

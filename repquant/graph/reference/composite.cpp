@@ -108,6 +108,26 @@ struct HeadInputs {
   int64_t q_row, k_row, v_row;
 };
 
+// x / max(l2(x), epsilon) over the last axis; 0 where both are 0.
+Outputs lp_norm(const Node& node, Inputs inputs) {
+  const Tensor& x = *inputs[0];
+  const auto axis = normal_axis(node.attrs.integer("axis", -1), x.rank());
+  auto values = to_doubles(x);
+  if (!axis || *axis + 1 != x.rank() || node.attrs.integer("p", 2) != 2 || !values ||
+      !is_float(x.dtype())) {
+    return std::nullopt;
+  }
+  const double epsilon = node.attrs.real("epsilon", 0);
+  const auto width = static_cast<size_t>(x.shape().back());
+  for (size_t at = 0; at < values->size(); at += width) {
+    double square = 0;
+    for (size_t i = 0; i < width; ++i) square += (*values)[at + i] * (*values)[at + i];
+    const double size = std::max(std::sqrt(square), epsilon);
+    for (size_t i = 0; i < width && size > 0; ++i) (*values)[at + i] /= size;
+  }
+  return one(from_doubles(x.dtype(), x.shape(), *values));
+}
+
 void attend(const HeadSizes& s, const HeadInputs& in, double scale, bool causal,
             std::vector<double>& p, double* out) {
   for (int64_t i = 0; i < s.t; ++i) {
@@ -150,6 +170,8 @@ Outputs attention(const Node& node, Inputs inputs) {
   const double scale =
       node.attrs.real("scale", static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.d))));
   const bool causal = node.attrs.integer("causal", 0) != 0;
+  const std::vector<float> factors = node.attrs.reals("head_scale");
+  if (!factors.empty() && static_cast<int64_t>(factors.size()) != s.heads) return std::nullopt;
   std::vector<double> out(static_cast<size_t>(s.lead * s.t * s.heads * s.dv));
   std::vector<double> p(static_cast<size_t>(s.t * s.s));
   for (int64_t b = 0; b < s.lead; ++b) {
@@ -162,7 +184,8 @@ Outputs attention(const Node& node, Inputs inputs) {
                           s.heads * s.d,
                           kv * s.d,
                           kv * s.dv};
-      attend(s, in, scale, causal, p, out.data() + b * s.t * s.heads * s.dv + h * s.dv);
+      const double own = factors.empty() ? 1.0 : static_cast<double>(factors[static_cast<size_t>(h)]);
+      attend(s, in, scale * own, causal, p, out.data() + b * s.t * s.heads * s.dv + h * s.dv);
     }
   }
   Shape shape = q.shape();
@@ -178,6 +201,7 @@ Outputs composite(const Node& node, Inputs inputs) {
     case OpKind::kLinear: return linear(inputs);
     case OpKind::kLayerNorm: return norm(node, inputs, true);
     case OpKind::kRmsNorm: return norm(node, inputs, false);
+    case OpKind::kLpNorm: return lp_norm(node, inputs);
     case OpKind::kMultiHeadAttention: return attention(node, inputs);
     default: return std::nullopt;
   }

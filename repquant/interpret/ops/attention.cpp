@@ -157,6 +157,12 @@ at::Tensor multi_head_attention(const Node& node, Inputs in, const Probabilities
   const float scale = node.attrs.real("scale", fallback);
   at::Tensor scores = at::matmul(q, k.transpose(-2, -1));
   scores = scores.requires_grad() ? scores * scale : scores.mul_(scale);
+  const std::vector<float> factors = node.attrs.reals("head_scale");
+  if (!factors.empty()) {
+    if (static_cast<int64_t>(factors.size()) != heads)
+      malformed(node, "expected one head_scale a head, got " + std::to_string(factors.size()));
+    scores = scores * at::tensor(factors).reshape({heads, 1, 1});
+  }
   for (size_t i = 3; i < in.size(); ++i) {
     if (present(in, i)) scores = masked(scores, in[i]);
   }

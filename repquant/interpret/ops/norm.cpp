@@ -110,6 +110,8 @@ Tensors lp_norm(const Node& node, Inputs in) {
   const at::Tensor& x = required(node, in, 0);
   const int64_t axis = axis_of(node, x, -1);
   const at::Tensor norm = at::norm(x, at::Scalar(node.attrs.integer("p", 2)), {axis}, true);
+  const float epsilon = node.attrs.real("epsilon", 0.0F);
+  if (epsilon > 0.0F) return {x / norm.clamp_min(epsilon)};
   return {at::where(norm == 0, at::zeros_like(x), x / norm)};
 }
 

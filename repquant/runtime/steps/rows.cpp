@@ -29,9 +29,15 @@ class RowStep final : public StepKernel {
            to_string(out.item_shape));
     const bool softmax = step.op == "softmax";
     kernel_ = softmax ? row_.softmax : row_.l2_norm;
-    if (!softmax) args_.eps = scalar(plan, step, "eps");
-    rows_ = rows_of(in);
     args_.channels = channels_of(in);
+    if (!softmax) {
+      args_.eps = scalar(plan, step, "eps");
+      const int64_t width = plan.integer(step, "width");
+      expect(width >= 1 && args_.channels % width == 0, step,
+             fmt::format("a width that divides {}", args_.channels), std::to_string(width));
+      args_.channels = width;
+    }
+    rows_ = items_of(in) / args_.channels;
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return rows_; }
@@ -113,10 +119,12 @@ class CopyRowsStep final : public StepKernel {
  public:
   CopyRowsStep(const Plan& plan, const Step& step) {
     const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
-    expect(in.dtype == out.dtype && channels_of(in) == channels_of(out), step,
-           "rows of one type and width", to_string(out.item_shape));
-    in_rows_ = rows_of(in), out_rows_ = rows_of(out);
-    bytes_ = channels_of(in) * static_cast<int64_t>(size_of(in.dtype));
+    const int64_t width = plan.integer(step, "width");
+    expect(in.dtype == out.dtype && width >= 1 && items_of(in) % width == 0 &&
+               items_of(out) % width == 0,
+           step, fmt::format("one type, rows of {} elements", width), to_string(out.item_shape));
+    in_rows_ = items_of(in) / width, out_rows_ = items_of(out) / width;
+    bytes_ = width * static_cast<int64_t>(size_of(in.dtype));
     index_ = integers(plan, step, "index", out_rows_);
     for (int64_t i = 0; i < out_rows_; ++i) {
       expect(0 <= index_[i] && index_[i] < in_rows_, step,
