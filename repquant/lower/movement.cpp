@@ -207,8 +207,8 @@ void Lowering::emit_expand(const Node& node) {
 // Constants in front of one variable are class tokens; else the parts are joined: as codes where
 // every reader wants the same ones, images in the order of their buffers.
 void Lowering::emit_concat(const Node& node) {
-  if (joins(node) && join_rows(node)) return;
   if (!joins(node)) return emit_prepend(node);
+  if (join_rows(node)) return;
   const ValueId to = node.outputs[0];
   if (node.inputs.size() == 1) return emit_alias(node);
   for (const ValueId part : node.inputs) resolve(part);

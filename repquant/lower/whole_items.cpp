@@ -46,12 +46,7 @@ class Rewriter {
   Graph run() {
     const std::vector<NodeId> order = graph_.order();
     for (const NodeId id : order) rewrite(id);
-    for (const auto& [id, shape] : shapes_) {
-      SymbolicShape symbolic;
-      if (shifted_.contains(id)) symbolic.push_back({1, {}});
-      for (const int64_t size : shape) symbolic.push_back({size, {}});
-      graph_.value(id).shape = symbolic;
-    }
+    for (const ValueId input : graph_.inputs) (*graph_.value(input).shape)[0] = {-1, "batch"};
     infer_shapes(graph_);
     return std::move(graph_);
   }
@@ -84,7 +79,7 @@ class Rewriter {
     const auto made = copies_.find(id);
     if (made != copies_.end()) return made->second;
     const Shape own = shape(id, graph_.node(before));
-    Shape target{1};
+    Shape target{0};  // the batch, as it comes
     target.insert(target.end(), own.begin(), own.end());
     Value value;
     value.name = graph_.value(id).name + ".batch";
@@ -164,6 +159,7 @@ class Rewriter {
       target.insert(target.begin(), 1);
       shifted_.insert(out);
     }
+    target[0] = 0;  // the batch, as it comes
     const ValueId constant = integers(graph_.node(id).name + ".shape", target);
     Node& node = graph_.node(id);
     node.op = OpKind::kReshape;

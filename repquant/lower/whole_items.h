@@ -8,8 +8,8 @@ namespace repquant::lowering {
 // The batch is fixed to 1, and some value computed from the inputs has another leading size.
 bool needs_batch_axis(const Graph& graph);
 
-// The same graph (node and value ids stay) in which every such value has a batch axis of 1 in
-// front: axes, permutations and shapes of the ops are rewritten, reshapes are put in where an op
+// The same graph (node and value ids stay) for any batch: every such value has the batch axis in
+// front, axes, permutations and shapes of the ops are rewritten, reshapes are put in where an op
 // moves the leading axis. Throws kUnsupported, naming the node, for an op that cannot be rewritten.
 Graph with_batch_axis(const Graph& graph);
 

@@ -9,6 +9,7 @@
 #include "repquant/core/version.h"
 #include "repquant/data/subset.h"
 #include "repquant/load/load.h"
+#include "repquant/lower/whole_items.h"
 #include "repquant/methods/method.h"
 #include "repquant/pipeline/float_model.h"
 #include "repquant/pipeline/memory_cap.h"
@@ -141,6 +142,8 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   auto run = std::make_unique<Calibrated>();
   check_data_given(job);
   run->float_graph = load_model(job.model);
+  if (lowering::needs_batch_axis(run->float_graph))
+    run->float_graph = lowering::with_batch_axis(run->float_graph);
   check_one(run->float_graph, run->float_graph.inputs, "input");
   check_one(run->float_graph, run->float_graph.outputs, "output");
   check_finite(run->float_graph);

@@ -26,7 +26,11 @@ void add_layer(const Workspace& ws, NodeId id, int weight_bits, int activation_b
 // Linears of a spectral front end: those in front of a logarithm (windowed transforms, filter
 // banks: a common scale for all their outputs would leave nothing of the quiet ones), and those
 // without bias that read it (cosine transforms).
-std::set<NodeId> front_end(const Graph& graph) {
+std::set<NodeId> front_end(const Workspace& ws) {
+  const Graph& graph = ws.graph;
+  const auto without_bias = [&](NodeId id) {
+    return !ws.has_constant(id, 2) || ws.constant(id, 2).abs().max().item<float>() == 0.0f;
+  };
   std::set<NodeId> found, seen;
   std::vector<ValueId> before, behind;
   for (const NodeId id : graph.order()) {
@@ -48,7 +52,7 @@ std::set<NodeId> front_end(const Graph& graph) {
     behind.pop_back();
     for (const NodeId id : readers) {
       const Node& node = graph.node(id);
-      if (node.op == OpKind::kLinear && node.inputs.size() < 3) found.insert(id);
+      if (node.op == OpKind::kLinear && without_bias(id)) found.insert(id);
       if (node.op == OpKind::kMul && node.inputs.size() == 2) behind.push_back(node.outputs[0]);
     }
   }
@@ -139,7 +143,7 @@ std::vector<NodeId> head_linears(const Graph& graph) {
 std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recipe) {
   std::map<Site, SiteTarget> targets;
   const Scheme& scheme = recipe.scheme;
-  const std::set<NodeId> floating = front_end(ws.graph);
+  const std::set<NodeId> floating = front_end(ws);
   if (!floating.empty() && ws.sink != nullptr)
     ws.sink->info(fmt::format("{} linear layers around a logarithm stay in float", floating.size()));
   for (const NodeId id : ws.graph.order()) {

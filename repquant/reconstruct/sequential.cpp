@@ -15,18 +15,11 @@ namespace {
 
 constexpr int64_t kChunk = 8;  // samples a chunk, whatever the number of threads
 
-// Models exported with a batch of 1 take one sample at a time.
-int64_t chunk_size(const Graph& graph) {
-  const auto& shape = graph.value(graph.inputs.at(0)).shape;
-  return shape && !shape->empty() && (*shape)[0].size == 1 ? 1 : kChunk;
-}
-
 observe::Chunks load_inputs(Workspace& ws) {
-  const int64_t each = chunk_size(ws.graph);
-  const int64_t chunks = (ws.calibration.count + each - 1) / each;
+  const int64_t chunks = (ws.calibration.count + kChunk - 1) / kChunk;
   observe::Chunks inputs(static_cast<size_t>(chunks));
   for_each_index(*ws.pool, chunks, [&](int64_t c) {
-    const int64_t begin = c * each, end = std::min(begin + each, ws.calibration.count);
+    const int64_t begin = c * kChunk, end = std::min(begin + kChunk, ws.calibration.count);
     inputs[static_cast<size_t>(c)] = ws.calibration.load(begin, end);
   });
   return inputs;

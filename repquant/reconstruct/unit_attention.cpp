@@ -43,7 +43,7 @@ QuantSpec operand_spec(const SiteTarget& target, int64_t heads) {
 
 // [.., T, H*d] -> [.., H, T, d]
 at::Tensor heads_first(const at::Tensor& x, int64_t heads) {
-  return x.reshape({x.size(0), x.size(1), heads, -1}).transpose(1, 2).contiguous();
+  return x.unflatten(-1, {heads, -1}).transpose(-3, -2).contiguous();
 }
 
 }  // namespace
@@ -120,7 +120,7 @@ QParams Unit::probabilities_range(NodeId id, const SiteTarget& target) {
   walk_.visit(site, [&](int64_t chunk, const at::Tensor& tensor) {
     if (chunk == 0) p = tensor.contiguous();
   });
-  if (v.size(1) != p.size(1))
+  if (v.size(-3) != p.size(-3))
     return quantize::log_percentile_range(walk_, site, log, quantize::percentiles());
   std::vector<QParams> candidates;
   for (const Log& format : log_formats(target, options_.softmax_range == "output")) {
