@@ -118,7 +118,8 @@ std::optional<Parts> find_parts(Matcher& m, const Node& softmax) {
   const auto k = trace_source(m, p.scores.product->inputs[1], Operand::kColumnsByHead, head_axis);
   const auto v = trace_source(m, second.inputs[1], Operand::kRowsByHead, head_axis);
   const auto merged = merged_heads(m, second.outputs[0], head_axis);
-  if (!q || !k || !v || !merged || k->heads != v->heads || v->scale != 1 || v->epsilon != 0) return std::nullopt;
+  if (!q || !k || !v || !merged || k->heads != v->heads) return std::nullopt;
+  if (v->scale != 1 || v->epsilon != 0) return std::nullopt;
   if (q->heads % k->heads != 0) return std::nullopt;
   p.q = *q;
   p.k = *k;
