@@ -10,7 +10,7 @@ bool is_norm(const Step& step) { return step.op == "layer_norm" || step.op == "r
 
 bool moves(const Step& step) {
   return step.op == "slice" || step.op == "transpose" || step.op == "mean_rows" ||
-         step.op == "prepend" || step.op == "add";
+         step.op == "copy_rows" || step.op == "prepend" || step.op == "add";
 }
 
 class Stream {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include <fmt/format.h>
+
 #include "repquant/graph/reference/kernels.h"
 
 namespace repquant::patterns {
@@ -186,6 +188,57 @@ std::optional<Source> as_headed(const Tensor& at, const Shape& base, Operand kin
   return Source{kNoValue, true, 0, heads * s->width, heads, s->width, 1};
 }
 
+// The views between the operand and `base`, and what decides their effect.
+std::string describe(Matcher& m, ValueId operand, const std::vector<Step>& steps, size_t from,
+                     const Shape& base, Operand kind, bool head_axis) {
+  std::string text = fmt::format("{} {} {}", to_string(base), static_cast<int>(kind), head_axis);
+  for (size_t i = 0; i < from; ++i) {
+    if (!steps[i].view) continue;
+    const Node& node = m.graph().node(steps[i].node);
+    const ValueId output = i == 0 ? operand : steps[i - 1].value;
+    const auto which = std::find(node.outputs.begin(), node.outputs.end(), output);
+    text += fmt::format("|{} {}", name_of(node.op), which - node.outputs.begin());
+    for (const auto& [name, value] : node.attrs.all()) {
+      text += " " + name;
+      if (const auto* number = std::get_if<int64_t>(&value)) text += fmt::format("{}", *number);
+      if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) text += to_string(*list);
+    }
+    for (size_t k = 1; k < node.inputs.size(); ++k) {
+      const Tensor* t = node.inputs[k] == kNoValue ? nullptr : m.constant(node.inputs[k]);
+      if (t == nullptr) continue;
+      text += ":" + to_string(t->shape());
+      text.append(static_cast<const char*>(t->data()), t->bytes());
+    }
+  }
+  return text;
+}
+
+// Where the operand's elements lie in the base: flat or headed. Parts of equal structure are run
+// once.
+std::optional<Source> place(Matcher& m, ValueId operand, const std::vector<Step>& steps,
+                            size_t from, const Shape& base, Operand kind, bool head_axis,
+                            bool headed) {
+  const std::string key =
+      describe(m, operand, steps, from, base, kind, head_axis) + (headed ? "|headed" : "|flat");
+  const auto known = m.notes().find(key);
+  if (known != m.notes().end()) {
+    const std::vector<double>& n = known->second;
+    if (n.empty()) return std::nullopt;
+    const auto number = [&](size_t i) { return static_cast<int64_t>(n[i]); };
+    return Source{kNoValue, headed, number(0), number(1), number(2), number(3), 1, 0};
+  }
+  const auto at = run_views(m, operand, steps, from);
+  std::optional<Source> source;
+  if (at)
+    source = headed ? as_headed(*at, base, kind, head_axis) : as_flat(*at, base, kind, head_axis);
+  std::vector<double>& note = m.notes()[key];
+  if (source) {
+    for (const int64_t v : {source->offset, source->channels, source->heads, source->width})
+      note.push_back(static_cast<double>(v));
+  }
+  return source;
+}
+
 // Factors and norms between the operand and steps[from - 1].value. One norm at most, and no factor
 // before it: its result would not show it, but for the sign. False: not so.
 bool collect_factors(const std::vector<Step>& steps, size_t from, Source& source) {
@@ -209,10 +262,8 @@ std::optional<Source> trace_source(Matcher& m, ValueId operand, Operand kind, bo
           m.shape(operand) ? m.shape(operand)->size() - (head_axis && !headed ? 1 : 0) : 0;
       if (!rank || rank->size() != wanted || (headed && !head_axis)) continue;
       const auto shape = m.trial_shape(base);
-      const auto at = shape ? run_views(m, operand, steps, from) : std::nullopt;
-      if (!at) continue;
-      auto source =
-          headed ? as_headed(*at, *shape, kind, head_axis) : as_flat(*at, *shape, kind, head_axis);
+      if (!shape) continue;
+      auto source = place(m, operand, steps, from, *shape, kind, head_axis, headed);
       if (!source || !collect_factors(steps, from, *source)) continue;
       source->base = base;
       return source;

@@ -77,6 +77,9 @@ class Matcher {
   // Compares and replaces. False: left alone, and noted in the report when it was a numerical refusal.
   bool apply(Rewrite rewrite);
 
+  // What was found out about parts of equal structure, by a text that describes them.
+  std::map<std::string, std::vector<double>>& notes() { return notes_; }
+
   void refuse(const std::string& pattern, const std::string& subject, const std::string& reason);
 
   // Sizes for the shape of a value in a trial run: free dimensions small, equal where symbols are
@@ -105,6 +108,7 @@ class Matcher {
   std::map<std::pair<ValueId, std::string>, ValueId> derived_;
   std::map<std::string, int64_t> symbol_sizes_[2];
   std::set<std::string> agreed_;
+  std::map<std::string, std::vector<double>> notes_;
 };
 
 // One pass a pattern family, each in the file of its name.
