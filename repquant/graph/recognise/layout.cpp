@@ -199,14 +199,14 @@ std::string describe(Matcher& m, ValueId operand, const std::vector<Step>& steps
     const auto which = std::find(node.outputs.begin(), node.outputs.end(), output);
     text += fmt::format("|{} {}", name_of(node.op), which - node.outputs.begin());
     for (const auto& [name, value] : node.attrs.all()) {
-      text += " " + name;
+      text += fmt::format(" {}", name);
       if (const auto* number = std::get_if<int64_t>(&value)) text += fmt::format("{}", *number);
       if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) text += to_string(*list);
     }
     for (size_t k = 1; k < node.inputs.size(); ++k) {
       const Tensor* t = node.inputs[k] == kNoValue ? nullptr : m.constant(node.inputs[k]);
       if (t == nullptr) continue;
-      text += ":" + to_string(t->shape());
+      text += fmt::format(":{}", to_string(t->shape()));
       text.append(static_cast<const char*>(t->data()), t->bytes());
     }
   }
@@ -218,8 +218,8 @@ std::string describe(Matcher& m, ValueId operand, const std::vector<Step>& steps
 std::optional<Source> place(Matcher& m, ValueId operand, const std::vector<Step>& steps,
                             size_t from, const Shape& base, Operand kind, bool head_axis,
                             bool headed) {
-  const std::string key =
-      describe(m, operand, steps, from, base, kind, head_axis) + (headed ? "|headed" : "|flat");
+  const std::string key = fmt::format(
+      "{}|{}", describe(m, operand, steps, from, base, kind, head_axis), headed ? "headed" : "flat");
   const auto known = m.notes().find(key);
   if (known != m.notes().end()) {
     const std::vector<double>& n = known->second;
