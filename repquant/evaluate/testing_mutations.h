@@ -227,9 +227,54 @@ inline Plan make_windows(uint64_t seed) {
   return b.finish(b.linear(b.quantize(mean, 4), {5, 3, 0}));
 }
 
+// Float steps, joins and an integer input.
+inline Plan make_floats(uint64_t seed) {
+  PlanBuilder b(seed);
+  const int ids = b.input("ids", {6});
+  b.plan.buffers[static_cast<size_t>(ids)].dtype = DType::kI64;
+  b.plan.buffers[static_cast<size_t>(ids)].bits = 64;
+  const int x = b.input("x", {6, 5});
+  const int rows = b.step("gather_rows", {ids}, DType::kF32, {6, 5}, 32);
+  b.tensor("table", Tensor::of<float>({7, 5}, b.random.reals(35, -2, 2)));
+  const int place = b.step("cast", {ids}, DType::kF32, {6}, 32);
+  const int column = b.step("transpose", {place}, DType::kF32, {6, 1}, 32);
+  b.last().lists = {{"dims", {6, 1}}, {"perm", {0, 1}}};
+  const int moved = b.step("binary", {rows, column}, DType::kF32, {6, 5}, 32);
+  b.last().strings["kind"] = "sub";
+  const int soft = b.step("softmax", {moved}, DType::kF32, {6, 5}, 32);
+  const int product = b.step("matmul", {soft}, DType::kF32, {6, 4}, 32);
+  b.tensor("weight", Tensor::of<float>({5, 4}, b.random.reals(20, -1, 1)));
+  b.reals("b", 4, -1, 1);
+  const int joined = b.step("concat", {product, x}, DType::kF32, {6, 9}, 32);
+  b.last().ints["axis"] = 1;
+  const int clipped = b.activation(joined, "clip");
+  b.tensor("p", Tensor::of<float>({2}, {-1.5f, 1.5f}));
+  const int picked = b.step("copy_rows", {clipped}, DType::kF32, {4, 9}, 32);
+  b.tensor("index", Tensor::of<int32_t>({4}, std::vector<int32_t>{5, 0, 2, 2}));
+  const int unit = b.step("l2_norm", {picked}, DType::kF32, {4, 9}, 32);
+  b.real("eps", 1e-12f);
+  const int total = b.step("reduce", {unit}, DType::kF32, {9}, 32);
+  b.last().strings["kind"] = "mean";
+  b.last().lists["axes"] = {0, 0};
+  return b.finish(b.linear(b.quantize(total, 8), {3, 4, 0}));
+}
+
+// Attention over windows with bias and mask.
+inline Plan make_masked(uint64_t seed) {
+  PlanBuilder b(seed);
+  const int x = b.input("x", {3, 4, 8});
+  const int q = b.quantize(x, 4);
+  const int y = b.attention(q, q, q, {2, "row", "row", 255, 0, false, 0});
+  b.tensor("bias", Tensor::of<float>({3, 2, 4, 4}, b.random.reals(96, -1, 1)));
+  std::vector<uint8_t> mask(16, 1);
+  mask[3] = mask[6] = 0;
+  b.tensor("mask", Tensor::of<uint8_t>({1, 4, 4}, mask));
+  return b.finish(y);
+}
+
 inline std::vector<Plan> plans_to_mutate() {
   std::vector<Plan> plans{example_plan(), make_vit({8, 4, 16, 2, 24, 5, 1, 4, false}, 600),
-                          make_windows(601)};
+                          make_windows(601), make_floats(603), make_masked(604)};
   PlanBuilder b(602);
   const int x = b.input("x", {6, 8});
   const int q = b.quantize(x, 4), v = b.quantize(x, 6);
