@@ -48,16 +48,17 @@ std::string attribute_text(const AttrValue& value) {
   if (const auto* v = std::get_if<std::vector<int64_t>>(&value)) {
     for (const int64_t x : *v) text += fmt::format("{},", x);
   } else if (const auto* f = std::get_if<std::vector<float>>(&value)) {
-    for (const float x : *f) text += fmt::format("{},", x);
+    text = fmt::format("{} floats", f->size());  // weights, as in constant_text
   } else {
     text = to_string(std::get<Tensor>(value).shape());
   }
   return text;
 }
 
+// Axes and shapes say what is computed, vectors of floats are weights: they differ from layer to layer.
 std::string constant_text(const Tensor& tensor) {
   std::string text = to_string(tensor.shape());
-  if (tensor.size() > 8) return text;
+  if (tensor.size() > 8 || (tensor.size() > 1 && tensor.dtype() == DType::kF32)) return text;
   const auto values = reference::to_doubles(tensor);
   if (!values) return text;
   for (const double v : *values) text += fmt::format(",{}", v);
