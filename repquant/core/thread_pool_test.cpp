@@ -84,7 +84,7 @@ TEST(ThreadPool, CountsBeyond32Bits) {
 TEST(ThreadPool, AWorkerRunsOnePieceAtATime) {
   ThreadPool pool(4);
   std::vector<std::atomic<int>> running(4);
-  for (int round = 0; round < 200; ++round) {
+  for (int round = 0; round < 50; ++round) {
     pool.parallel_for(64, 1, [&](int64_t, int64_t, int worker) {
       EXPECT_EQ(running[static_cast<size_t>(worker)].fetch_add(1), 0);
       std::this_thread::yield();
