@@ -14,6 +14,7 @@
 // ---------------------------------------------------------------------------------------------------
 // quantize        f32 -> u8               inv f32[1]; zero, lo, hi
 //                                         uniform: q = rne(clampf(x*inv, lo-zero, hi-zero)) + zero
+//                                         with string kind (and p) as of `activation`: f(x) for x
 // quantize_log    f32 -> u8               shift f32[1], thr f32[K] (descending)
 //                                         q = #{i : x + shift < thr[i]}   (one f32 add)
 // table           u8 -> u8                lut u8[256]; q = lut[a]
@@ -55,7 +56,8 @@
 //                 out: u = float(acc)*mo[h], mo f32[1 or heads]  ("row": u =
 //                 (float(acc)/float(total))*mo) codes out: q = rne(clampf(u, lo-zero, hi-zero)) +
 //                 zero; f32 out: u
-// layer_norm      f32 [.., C] -> u8 or f32; g f32[C], beta f32[C], eps f32[1]; codes: zero, lo, hi
+// layer_norm      f32 [.., D] -> u8 or f32; g f32[D], beta f32[D], eps f32[1]; codes: zero, lo, hi;
+//                 D: the last axis, or the product of several trailing axes
 //                 v = ((x-mean)*rstd)*g + beta, separate roundings; q = rne(clampf(v, lo-zero,
 //                 hi-zero))+zero
 // rms_norm        same without the mean; beta may be absent
@@ -79,6 +81,11 @@
 // slice           item rows: lists range = {axis, start, stop, step} (axis of the item) -> copy
 // transpose       lists dims (item viewed as), perm -> copy; the out buffer's item shape = result
 //                 (any reshape of the permuted dims)
+// max_pool        f32 or u8 [H, W, C] -> the same [OH, OW, C]; lists as patches, pads smaller than
+//                 the kernel's extent; m = first element of the window inside the image, rows
+//                 before columns, then m = max_f32(m, x)
+// average_pool    f32 [H, W, C] -> f32 [OH, OW, C]; as max_pool: s = 0; s = s + x; one division by
+//                 the number of elements inside, or by kh*kw where int include_pad is 1
 // concat          f32 or u8, 2 to 16 inputs -> the same; int axis of the item; copies
 // reduce          f32 -> f32; list axes {first, last} of the item, both included, which the output
 //                 lacks or has as 1; string kind: mean | sum | max | min | l2 | sum_square: the

@@ -76,7 +76,7 @@ TEST(PlanFloats, Operands) {
   refused([&](Plan& p) { set(p, "leaky.p", Tensor::of<float>({2}, {1.0f, -1.0f})); }, "order");
   refused([&](Plan& p) { set(p, "leaky.p", Tensor::of<float>({2}, {NAN, 1.0f})); }, "finite");
   refused([&](Plan& p) { set(p, "leaky.p", Tensor::of<float>({1}, {1.0f})); }, "\"p\"");
-  refused([](Plan& p) { p.steps[1].strings["kind"] = "relu"; }, "tensors among");
+  refused([](Plan& p) { p.steps[1].strings["kind"] = "relu"; }, "parameters");
   refused([](Plan& p) { p.steps[1].strings["kind"] = "sinc"; }, "sinc");
   refused([](Plan& p) { p.steps[2].strings["kind"] = "mod"; }, "mod");
   refused([](Plan& p) { p.steps[2].in = {3}; }, "const");

@@ -54,6 +54,7 @@ class Verifier {
   void activation();
   void binary();
   void concat();
+  void pool();
   void reduce();
   void gather_rows();
   void cast();
@@ -70,6 +71,7 @@ class Verifier {
   void inputs(size_t least, size_t most) const;
   void type(const Buffer& buffer, DType dtype) const;
   void integers(const Buffer& buffer) const;
+  void function(std::initializer_list<const char*> allowed) const;  // string kind, tensor p
   void shape(const Buffer& buffer, const Shape& expected) const;
   void roles(std::initializer_list<const char*> allowed) const;
   void copies(const Buffer& from, const Buffer& to) const;

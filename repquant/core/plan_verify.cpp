@@ -213,7 +213,11 @@ void Verifier::output_codes() const {
 // ---- steps --------------------------------------------------------------------------------------
 void Verifier::quantize() {
   inputs(1, 1);
-  roles({"inv"});
+  if (step_->strings.contains("kind")) {
+    function({"inv", "p"});
+  } else {
+    roles({"inv"});
+  }
   type(in(0), DType::kF32);
   type(out(), DType::kU8);
   shape(out(), in(0).item_shape);
@@ -260,7 +264,11 @@ void Verifier::norm() {
   roles({"g", "beta", "eps"});
   type(in(0), DType::kF32);
   shape(out(), in(0).item_shape);
-  const int64_t channels = in(0).item_shape.back();
+  const int64_t channels = plan_.tensor(*step_, "g").size();
+  int64_t trailing = 1;
+  for (size_t i = in(0).item_shape.size(); i-- > 0 && trailing < channels;)
+    trailing *= in(0).item_shape[i];
+  require(trailing == channels, "one gain an element of trailing axes", std::to_string(channels));
   finite("g", {channels});
   if (step_->op == "layer_norm" || step_->tensors.contains("beta")) finite("beta", {channels});
   const float eps = finite("eps", {1})[0];
@@ -380,6 +388,8 @@ const std::map<std::string, Verifier::Check>& Verifier::checks() {
                                                      {"activation", &Verifier::activation},
                                                      {"binary", &Verifier::binary},
                                                      {"concat", &Verifier::concat},
+                                                     {"max_pool", &Verifier::pool},
+                                                     {"average_pool", &Verifier::pool},
                                                      {"reduce", &Verifier::reduce},
                                                      {"gather_rows", &Verifier::gather_rows},
                                                      {"cast", &Verifier::cast},

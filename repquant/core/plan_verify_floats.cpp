@@ -34,20 +34,26 @@ void Verifier::integers(const Buffer& buffer) const {
           std::string(repquant::name_of(buffer.dtype)));
 }
 
+void Verifier::function(std::initializer_list<const char*> allowed) const {
+  std::vector<std::string> kinds;
+  for (const FunctionLaw& law : kFunctionLaws) kinds.emplace_back(law.name);
+  const FunctionKind kind = *function_kind(text("kind", kinds));
+  const int parameters = function_law(kind).parameters;
+  roles(allowed);
+  require(step_->tensors.contains("p") == (parameters > 0),
+          fmt::format("{} parameters \"p\"", parameters), parameters > 0 ? "none" : "some");
+  if (parameters == 0) return;
+  const auto p = finite("p", {parameters});
+  require(kind != FunctionKind::kClip || p[0] <= p[1], "bounds in order",
+          fmt::format("{} and {}", p[0], p.back()));
+}
+
 void Verifier::activation() {
   inputs(1, 1);
   type(in(0), DType::kF32);
   copies(in(0), out());
   shape(out(), in(0).item_shape);
-  std::vector<std::string> kinds;
-  for (const FunctionLaw& law : kFunctionLaws) kinds.emplace_back(law.name);
-  const FunctionKind kind = *function_kind(text("kind", kinds));
-  const int parameters = function_law(kind).parameters;
-  if (parameters == 0) return roles({});
-  roles({"p"});
-  const auto p = finite("p", {parameters});
-  require(kind != FunctionKind::kClip || p[0] <= p[1], "bounds in order",
-          fmt::format("{} and {}", p[0], p.back()));
+  function({"p"});
 }
 
 void Verifier::binary() {

@@ -151,6 +151,23 @@ void Verifier::depthwise() {
   product_output(channels);
 }
 
+void Verifier::pool() {
+  inputs(1, 1);
+  roles({});
+  copies(in(0), out());
+  const Window w = window();
+  const Shape& image = in(0).item_shape;
+  shape(out(), {w.rows(image[0]), w.columns(image[1]), image[2]});
+  // So that no window lies outside the image as a whole.
+  require(std::max(w.top, w.bottom) <= w.dilation_y * (w.height - 1) &&
+              std::max(w.left, w.right) <= w.dilation_x * (w.width - 1) && w.dilation_y == 1 &&
+              w.dilation_x == 1,
+          "pads smaller than the kernel, no dilation", to_string(image));
+  if (step_->op == "max_pool") return;
+  type(out(), DType::kF32);
+  integer("include_pad", 0, 1);
+}
+
 void Verifier::pad() {
   inputs(1, 1);
   roles({});

@@ -1,5 +1,6 @@
 #include "repquant/load/load.h"
 
+#include "repquant/graph/conv_transpose.h"
 #include "repquant/graph/fold_batch_norm.h"
 #include "repquant/graph/fold_constants.h"
 #include "repquant/graph/name_nodes.h"
@@ -20,6 +21,7 @@ Graph load_model(const std::filesystem::path& path) {
   if (fold_batch_norm(graph) > 0) infer_shapes(graph);
   recognise(graph);
   fold_batch_norm(graph);   // norms behind a linear that recognition has just made
+  rewrite_conv_transpose(graph);
   name_nodes(graph);
   infer_shapes(graph);
   graph.verify();

@@ -103,7 +103,23 @@ Lowering::Clamped Lowering::clamped_output(NodeId id) const {
   return {to, form};
 }
 
+bool Lowering::takes_residual(NodeId id) const {
+  const Node& node = graph_.node(id);
+  if (node.op == OpKind::kLinear) return true;
+  if (node.op != OpKind::kConv || !graph_.is_constant(node.inputs.at(1))) return false;
+  const Shape& weight = graph_.value(node.inputs[1]).constant->shape();
+  return node.attrs.integer("group", 1) == 1 && weight.size() == 4 &&
+         !is_patch_embedding(node, weight);
+}
+
 void Lowering::emit_conv(NodeId id) {
+  const ValueId out = graph_.node(id).outputs[0];
+  if (!fused_add_.contains(id)) return emit_convolution(id, clamped_output(id), kNoValue);
+  const Shape item = item_shape(out);  // emitted at the add, where the other operand exists
+  define(out, item).deferred = DeferredLinear{id, 0, item.empty() ? 1 : item[0]};
+}
+
+void Lowering::emit_convolution(NodeId id, Clamped output, ValueId residual) {
   const Node& node = graph_.node(id);
   const Tensor& weight = constant(node.inputs.at(1), node, "weight");
   ValueId source = node.inputs[0];
@@ -148,7 +164,7 @@ void Lowering::emit_conv(NodeId id) {
   }
   const int image =
       channels_last(stored_codes(source, format), item, graph_.value(source).name + ".image");
-  auto [to, form] = clamped_output(id);
+  auto& [to, form] = output;
   const Shape out{weights.n, window.rows(item[1]), window.columns(item[2])};
   form.depthwise = depthwise;
   if (depthwise || window.height * window.width > 1 || window.stride_y > 1 || window.stride_x > 1 ||
@@ -156,8 +172,11 @@ void Lowering::emit_conv(NodeId id) {
     form.window = window;
     if (!depthwise) lowering::channels_last(weights, channels);
   }
+  const int added = residual == kNoValue ? -1
+                                         : channels_last(stored_real(residual), out,
+                                                         graph_.value(residual).name + ".moved");
   define(to, out);
-  emit_product(weights, image, format, to, out, kNoValue, node.name, form);
+  emit_product(weights, image, format, to, out, added, node.name, form);
   if (at(to).real) at(to).real->view = channels_first_view(out);
   for (auto& entry : at(to).codes) entry.second.view = channels_first_view(out);
 }
@@ -182,7 +201,7 @@ void Lowering::emit_patch_embedding(NodeId id) {
   move.lists["perm"] = {1, 3, 0, 2, 4};
   const ValueId out = node.outputs[0];
   define(out, {weights.n, h, w});
-  emit_product(weights, patches, format, out, {weights.n, h, w}, kNoValue, node.name);
+  emit_product(weights, patches, format, out, {weights.n, h, w}, -1, node.name);
   const View channels_first{{h * w, weights.n}, {1, 0}};
   if (at(out).real) at(out).real->view = channels_first;
   for (auto& entry : at(out).codes) entry.second.view = channels_first;
@@ -207,10 +226,9 @@ void Lowering::emit_clip(NodeId id) {
   const Stored stored = stored_real(from);
   const Shape item = at(from).item;
   const bool six = low == 0.0f && high == 6.0f;
-  const Activation clamp{six ? "relu6" : "clip", {}, {}};
-  const int out = add_function(stored.buffer, clamp, node.name, graph_.value(to).name);
-  if (!six) builder_.add_vector(builder_.last_step(), "p", std::vector<float>{low, high});
-  define(to, item).real = Stored{out, stored.view};
+  Activation clamp{six ? "relu6" : "clip", {}, {}};
+  if (!six) clamp.parameters = {low, high};
+  define(to, item).function = DeferredFunction{node.name, stored, clamp};
 }
 
 // Zeros around an item, in f32.

@@ -67,6 +67,8 @@ Shape aligned(const Shape& shape, size_t rank) {
   return result;
 }
 
+}  // namespace
+
 Tensor channels_moved_last(const Tensor& tensor) {  // [C, H, W] -> [H, W, C]
   const Shape& s = tensor.shape();
   Tensor result(DType::kF32, {s[1], s[2], s[0]});
@@ -77,8 +79,6 @@ Tensor channels_moved_last(const Tensor& tensor) {  // [C, H, W] -> [H, W, C]
       out[static_cast<size_t>(i * s[0] + c)] = in[static_cast<size_t>(c * s[1] * s[2] + i)];
   return result;
 }
-
-}  // namespace
 
 bool is_reduction(OpKind op) { return reduction_of(op).has_value(); }
 
@@ -234,6 +234,7 @@ void Lowering::emit_reduce(NodeId id) {
     if (!is_reduced(axis)) shape.push_back(item[static_cast<size_t>(axis)]);
   }
   if (shape.empty()) shape = {1};
+  if (image && keep && reduced[1] && reduced[2] && !reduced[0]) shape = {1, 1, item[0]};
   const int out = builder_.add_real(graph_.value(to).name, shape);
   Step& step = builder_.add_step("reduce", node.name, {in}, out);
   step.strings["kind"] = kReduceNames[static_cast<size_t>(*reduction_of(node.op))];

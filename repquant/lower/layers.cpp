@@ -95,15 +95,16 @@ void Lowering::emit_rows(const DeferredLinear& rows, ValueId to, ValueId residua
     weights = rows_of(weights, rows.begin, rows.end);
   }
   const CodeFormat format = site_format(rows.node, 0);
-  const int input = residual == kNoValue ? code_rows(node.inputs[0], format)
-                                         : codes(node.inputs[0], format);
+  const int input =
+      residual == kNoValue ? code_rows(node.inputs[0], format) : codes(node.inputs[0], format);
+  const int added = residual == kNoValue ? -1 : real(residual);
   const Shape item = at(to).item;
-  emit_product(weights, input, format, to, item, residual, name);
+  emit_product(weights, input, format, to, item, added, name);
 }
 
 void Lowering::emit_product(const LinearWeights& weights, int input, const CodeFormat& format,
-                            ValueId to, const Shape& item, ValueId residual,
-                            const std::string& name, const ProductForm& form) {
+                            ValueId to, const Shape& item, int residual, const std::string& name,
+                            const ProductForm& form) {
   if (format.per_head()) {
     throw Error(ErrorCode::kUnsupported, "lower: linear \"" + name +
                                              "\": expected one input scale a tensor, "
@@ -114,12 +115,12 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
   if (form.window) rows = {form.window->rows(rows[0]), form.window->columns(rows[1]), weights.n};
   const Demand wanted = demand(to);
   std::optional<LinearConstants> constants;
-  const CodeFormat* out_format = residual == kNoValue ? wanted.only_codes() : nullptr;
+  const CodeFormat* out_format = residual < 0 ? wanted.only_codes() : nullptr;
   if (out_format != nullptr) constants = code_constants(weights, format, *out_format);
   const bool asymmetric =
       std::any_of(weights.zw.begin(), weights.zw.end(), [](int32_t z) { return z != 0; });
   std::vector<int> in{input};
-  if (residual != kNoValue) in.push_back(real(residual));
+  if (residual >= 0) in.push_back(residual);
   const std::string buffer_name = graph_.value(to).name;
   const int out = constants ? builder_.add_buffer(buffer_name, DType::kU8, rows, out_format->bits)
                             : builder_.add_real(buffer_name, rows);
@@ -148,47 +149,98 @@ void Lowering::emit_product(const LinearWeights& weights, int input, const CodeF
 
 // ---- norms --------------------------------------------------------------------------------------
 
+// Norms over trailing axes. One over a whole image runs in the order of its buffer, [H, W, C].
 void Lowering::emit_norm(NodeId id) {
   const Node& node = graph_.node(id);
-  const Shape item = at(node.inputs[0]).item;
-  const int64_t axis = node.attrs.integer("axis", -1);
-  if (item.empty() || (axis != -1 && axis != static_cast<int64_t>(item.size()))) {
-    refuse(node, "expected a norm over the last axis");
-  }
+  const ValueId from = node.inputs[0], to = node.outputs[0];
+  resolve(from);
+  const Shape item = at(from).item;
+  const auto rank = static_cast<int64_t>(item.size());
+  int64_t axis = node.attrs.integer("axis", -1);
+  if (axis < 0) axis += rank + 1;
+  if (axis < 1 || axis > rank) refuse(node, "expected a norm within an item");
+  int64_t width = 1;
+  for (int64_t i = axis - 1; i < rank; ++i) width *= item[static_cast<size_t>(i)];
+  const bool image = axis == 1 && rank == 3 && channels_first(stored_real(from), item);
   const bool layer = node.op == OpKind::kLayerNorm;
   const auto parameter = [&](size_t i, const std::string& what) {
     const Tensor& tensor = constant(node.inputs.at(i), node, what);
-    if (tensor.dtype() != DType::kF32 || tensor.size() != item.back()) {
-      refuse(node, "expected " + what + " in F32, one a channel");
-    }
-    return tensor.as<float>();
+    if (tensor.dtype() != DType::kF32 || tensor.size() != width)
+      refuse(node, "expected " + what + " in F32, one an element of the normed axes");
+    Tensor values = tensor;
+    values.reshape(image ? item : Shape{width});
+    return image ? channels_moved_last(values) : values;
   };
   const bool shifted = node.inputs.size() > 2 && node.inputs[2] != kNoValue;
-  const std::vector<float> zeros(static_cast<size_t>(item.back()), 0.0f);
-  const std::span<const float> gamma = parameter(1, "gamma");
-  const std::span<const float> beta =
-      shifted ? parameter(2, "beta") : std::span<const float>(zeros);
-  const Demand wanted = demand(node.outputs[0]);
+  const Tensor gamma = parameter(1, "gamma");
+  const Tensor beta = shifted ? parameter(2, "beta") : Tensor(DType::kF32, {width});
+  const Demand wanted = demand(to);
   const CodeFormat* format = wanted.only_codes();
   if (format != nullptr && format->per_head()) format = nullptr;
 
-  const int in = real_rows(node.inputs[0]);
+  const int in = image          ? channels_last(stored_real(from), item, "")
+                 : axis == rank ? real_rows(from)
+                                : real(from);
   const Shape shape = builder_.buffer(in).item_shape;
-  const std::string& name = graph_.value(node.outputs[0]).name;
+  const std::string& name = graph_.value(to).name;
   const int out = format != nullptr ? builder_.add_buffer(name, DType::kU8, shape, format->bits)
                                     : builder_.add_real(name, shape);
   Step& step = builder_.add_step(layer ? "layer_norm" : "rms_norm", node.name, {in}, out);
   const double scale = format != nullptr ? format->step() : 1.0;
-  builder_.add_vector(step, "g", divided(gamma, scale));
-  if (layer || shifted) builder_.add_vector(step, "beta", divided(beta, scale));
+  builder_.add_vector(step, "g", divided(gamma.as<float>(), scale));
+  if (layer || shifted) builder_.add_vector(step, "beta", divided(beta.as<float>(), scale));
   builder_.add_vector(step, "eps", std::vector<float>{node.attrs.real("epsilon", 1e-5f)});
+  const Stored stored{out, image ? channels_first_view(item) : View{}};
   if (format != nullptr) {
     step.ints = {{"zero", format->zero}, {"lo", format->lo}, {"hi", format->hi}};
-    define_codes(node.outputs[0], *format, out);
+    define(to, item).codes.push_back({*format, stored});
   } else {
-    define_real(node.outputs[0], out);
+    define(to, item).real = stored;
   }
-  at(node.outputs[0]).item = item;
+}
+
+// Groups of channels with their pixels are rows of a norm without parameters; gains and shifts of
+// channels follow.
+void Lowering::emit_group_norm(NodeId id) {
+  const Node& node = graph_.node(id);
+  const ValueId from = node.inputs[0], to = node.outputs[0];
+  const int in = real(from);
+  const Shape item = at(from).item;
+  if (item.empty()) refuse(node, "expected items [C, ...]");
+  const bool single = node.op == OpKind::kInstanceNorm;
+  const int64_t groups = single ? item[0] : node.attrs.integer("num_groups", 1);
+  const Tensor &scale = constant(node.inputs.at(1), node, "scale"),
+               &shift = constant(node.inputs.at(2), node, "shift");
+  if (groups < 1 || item[0] % groups != 0 || scale.dtype() != DType::kF32 ||
+      shift.dtype() != DType::kF32 || scale.size() != item[0] || shift.size() != item[0])
+    refuse(node, "expected groups that divide the channels and one scale and shift a channel");
+  const int64_t width = element_count(item) / groups;
+  const std::string& name = graph_.value(to).name;
+  // The groups as an axis of their own, so that a row is a group.
+  const int rows = builder_.add_real(name + ".groups", {groups, width});
+  Step& move = builder_.add_step("transpose", node.name + ".groups", {in}, rows);
+  move.lists["dims"] = {groups * width};
+  move.lists["perm"] = {0};
+  const int normed = builder_.add_real(name + ".normed", {groups, width});
+  Step& step = builder_.add_step("layer_norm", node.name, {rows}, normed);
+  builder_.add_vector(step, "g", std::vector<float>(static_cast<size_t>(width), 1.0f));
+  builder_.add_vector(step, "beta", std::vector<float>(static_cast<size_t>(width), 0.0f));
+  builder_.add_vector(step, "eps", std::vector<float>{node.attrs.real("epsilon", 1e-5f)});
+  Shape one(item.size(), 1);
+  one[0] = item[0];
+  int out = builder_.add_real(name + ".image", item);
+  Step& back = builder_.add_step("transpose", node.name + ".image", {normed}, out);
+  back.lists = {{"dims", {groups * width}}, {"perm", {0}}};
+  for (const auto& [kind, values] : {std::pair("mul", &scale), std::pair("add", &shift)}) {
+    const int next = builder_.add_real(name, item);
+    Step& last = builder_.add_step("binary", node.name + "." + kind, {out}, next);
+    last.strings["kind"] = kind;
+    Tensor constant_values = *values;
+    constant_values.reshape(one);
+    builder_.add_tensor(last, "const", std::move(constant_values));
+    out = next;
+  }
+  define_real(to, out);
 }
 
 // ---- activations --------------------------------------------------------------------------------
@@ -230,7 +282,7 @@ void Lowering::emit_activation(NodeId id) {
     source = stored.buffer;
     view = stored.view;
   }
-  at(to).real = Stored{add_function(source, activation, node.name, name), view};
+  at(to).function = DeferredFunction{node.name, {source, view}, activation};
 }
 
 // ---- element-wise -------------------------------------------------------------------------------
@@ -253,6 +305,8 @@ void Lowering::emit_add(NodeId id) {
     if (at(product).item != at(other).item) break;  // made by real() below
     const DeferredLinear rows = *at(product).deferred;
     define(to, at(product).item);
+    if (graph_.node(rows.node).op == OpKind::kConv)
+      return emit_convolution(rows.node, {to, {}}, other);
     return emit_rows(rows, to, other);
   }
   if (graph_.is_constant(a) || graph_.is_constant(b)) {
@@ -315,14 +369,13 @@ void Lowering::emit_mean(NodeId id) {
   std::sort(axes.begin(), axes.end());
   const bool over_image = item.size() == 3 && (axes == std::vector<int64_t>{2, 3} ||
                                                axes == std::vector<int64_t>{-2, -1});
+  if (over_image && node.attrs.integer("keepdims", 1) != 0) return emit_reduce(id);
   if (over_image) {
     const ValueId from = node.inputs[0];
     const int in = channels_last(stored_real(from), item, graph_.value(from).name + ".moved");
     const int out = builder_.add_real(graph_.value(node.outputs[0]).name, {item[0]});
     builder_.add_step("mean_rows", node.name, {in}, out);
-    define_real(node.outputs[0], out);
-    if (node.attrs.integer("keepdims", 1) != 0) at(node.outputs[0]).item = {item[0], 1, 1};
-    return;
+    return define_real(node.outputs[0], out);
   }
   if (item.size() != 2 || axes.size() != 1 || (axes[0] != 1 && axes[0] != -2))
     return emit_reduce(id);

@@ -17,7 +17,8 @@ struct LowerOptions {
   std::string input_name;  // empty: the graph's own
 };
 
-// `graph`: canonical, recognised, shapes inferred, every value [batch, item...], one f32 input.
+// `graph`: canonical, recognised, shapes inferred, every value [batch, item...]; inputs f32, i64 or
+// i32 (item [] is stored as [1]).
 // Weights are its constants, already rewritten by folds and already on the grid of their site: the
 // codes are recomputed by the uniform law, and a weight further than 1e-3 steps from its grid is
 // kInternal, naming the layer, unless `round_weights` is set.
@@ -32,8 +33,9 @@ struct LowerOptions {
 //   multi_head_attention kProbabilities: Log: table_bits 8 "table", 16 "table2", 0 "parity" (B = 2
 //     only). Uniform: 8 bits "row" (codes 255 exp(x - max), the stored scale is not read), fewer
 //     "uniform" with the stored scale.
-//   gelu, silu, relu, sigmoid, tanh 0: one 8-bit table from code to code, or to level, for each
-//     consumer site. Without a site: f32 `activation`, then `quantize`.
+//   functions of one element (gelu, relu, leaky_relu, hard_swish, ...) 0: one 8-bit table from code
+//     to code, or to level, for each consumer site. Without a site: `quantize` with the function
+//     where only codes are wanted, else f32 `activation`.
 // A linear or norm hands out codes when every reader wants the same uniform codes, f32 otherwise.
 //
 // model gains "inputs" and "outputs": [{"name", "shape"}]. Equal arguments give equal plans.

@@ -178,8 +178,7 @@ TEST(Lower, RefusesByName) {
       ErrorCode::kUnsupported, {"blocks.0.attn.mha", "compat"});
   expect_refused(base,
                  [&](Model& m) {
-                   m.graph.node(node_named(m.graph, "patch_embed"))
-                       .attrs.set("group", int64_t{2});
+                   m.graph.node(node_named(m.graph, "patch_embed")).attrs.set("group", int64_t{2});
                  },
                  ErrorCode::kUnsupported, {"patch_embed", "2 groups"});
   expect_refused(

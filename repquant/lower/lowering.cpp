@@ -30,6 +30,10 @@ bool is_movement(OpKind op) {
     case OpKind::kSlice:
     case OpKind::kGather:
     case OpKind::kSplit:
+    case OpKind::kDepthToSpace:
+    case OpKind::kSpaceToDepth:
+    case OpKind::kMaxPool:
+    case OpKind::kResize:
       return true;
     default:
       return false;
@@ -160,8 +164,8 @@ Demand Lowering::demand(ValueId value) const {
   return result;
 }
 
-// linear -> add where nobody else reads the linear: the add becomes the residual operand. The layer
-// is then emitted at the add, where the other operand exists.
+// linear or convolution -> add where nobody else reads the product: the add becomes the residual
+// operand. The layer is then emitted at the add, where the other operand exists.
 void Lowering::find_fused_adds() {
   for (const NodeId id : graph_.order()) {
     const Node& node = graph_.node(id);
@@ -173,9 +177,7 @@ void Lowering::find_fused_adds() {
       const ValueId value = node.inputs[i];
       if (graph_.is_constant(value) || graph_.is_constant(node.inputs[1 - i])) continue;
       const NodeId producer = graph_.value(value).producer;
-      if (producer < 0 || graph_.node(producer).op != OpKind::kLinear ||
-          stays_float(producer))
-        continue;
+      if (producer < 0 || !takes_residual(producer) || stays_float(producer)) continue;
       if (graph_.consumers(value).size() != 1 || graph_.is_output(value)) continue;
       chosen = std::max(chosen, producer);
     }
@@ -244,6 +246,17 @@ void Lowering::emit_node(NodeId id) {
       return graph_.is_constant(node.inputs[0]) ? emit_lookup(node) : emit_gather(node);
     case OpKind::kCast:
       return emit_cast(node);
+    case OpKind::kMaxPool:
+    case OpKind::kAveragePool:
+      return emit_pool(id);
+    case OpKind::kDepthToSpace:
+    case OpKind::kSpaceToDepth:
+      return emit_depth_to_space(node);
+    case OpKind::kResize:
+      return emit_resize(node);
+    case OpKind::kGroupNorm:
+    case OpKind::kInstanceNorm:
+      return emit_group_norm(id);
     case OpKind::kPow:
       return emit_pow(node);
     case OpKind::kMax:
@@ -287,9 +300,10 @@ void Lowering::emit_node(NodeId id) {
   }
   if (is_reduction(node.op)) return emit_reduce(id);
   if (activation_of(node)) return emit_activation(id);
-  refuse(node, "this build has no integer or float step for the op",
-         "supported: conv, linear, attention, norms, activations, functions of one element, "
-         "add, sub, mul, div, max, min, reductions, lookups, concat, pad, and moves of data");
+  refuse(
+      node, "this build has no integer or float step for the op",
+      "supported: conv, linear, attention, norms, activations, functions of one element, "
+      "add, sub, mul, div, max, min, reductions, pools, lookups, concat, pad, and moves of data");
 }
 
 }  // namespace lowering

@@ -33,10 +33,24 @@ struct Stored {
   View view;
 };
 
+// A function of one element: its step kind and parameters, and the exact function for tables.
+struct Activation {
+  std::string kind;
+  std::vector<float> parameters;
+  std::function<double(double)> function;
+};
 // Rows [begin, end) of a linear layer that is emitted where its result is used.
 struct DeferredLinear {
   NodeId node = -1;
   int64_t begin = 0, end = 0;
+};
+
+// A function of every element of a buffer, emitted where it is used: into f32, or with the
+// quantization behind it.
+struct DeferredFunction {
+  std::string name;  // of the node
+  Stored source;     // f32
+  Activation function;
 };
 
 // What a convolution adds to a product.
@@ -53,15 +67,8 @@ struct Lowered {
   std::vector<std::pair<CodeFormat, Stored>> codes;
   std::optional<Tensor> constant;  // equal for every image; shape = item
   std::optional<DeferredLinear> deferred;
+  std::optional<DeferredFunction> function;
 };
-
-// A function of one element: its step kind and parameters, and the exact function for tables.
-struct Activation {
-  std::string kind;
-  std::vector<float> parameters;
-  std::function<double(double)> function;
-};
-std::optional<Activation> activation_of(const Node& node);  // nullopt for other ops
 
 class Lowering {
  public:
@@ -87,7 +94,8 @@ class Lowering {
   CodeFormat site_format(NodeId node, int input) const;
   const Assignment& site(NodeId node, int input) const;
   int materialize(Stored& stored, const Shape& item, const std::string& name);
-  void resolve(ValueId value);         // emits a layer that was put off
+  void resolve(ValueId value);  // emits a layer or function that was put off
+  Stored& function_codes(ValueId value, const CodeFormat& format);
   Stored& stored_real(ValueId value);  // in whatever order its buffer has
   Stored& stored_codes(ValueId value, const CodeFormat& format);
   int real(ValueId value);  // f32 buffer of the value's item shape
@@ -96,7 +104,8 @@ class Lowering {
   static View channels_first_view(const Shape& item);
   bool channels_first(const Stored& stored, const Shape& item) const;
   int channels_last(Stored stored, const Shape& item, const std::string& name);
-  int quantize(int buffer, const CodeFormat& format, const std::string& name);
+  int quantize(int buffer, const CodeFormat& format, const std::string& name,
+               const Activation* function = nullptr);
   Lowered& define(ValueId value, Shape item);
   void define_real(ValueId value, int buffer);
   void define_codes(ValueId value, const CodeFormat& format, int buffer);
@@ -142,13 +151,16 @@ class Lowering {
     ProductForm form;
   };
   Clamped clamped_output(NodeId id) const;
+  bool takes_residual(NodeId id) const;  // a product that can add f32 values to its own
+  void emit_convolution(NodeId id, Clamped output, ValueId residual);
   LinearWeights layer_weights(NodeId id) const;
   void emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual);
-  // The product into `to`, whose buffer has the item shape `item`.
+  // The product into `to`, whose buffer has the item shape `item`; residual: a buffer, -1: none.
   void emit_product(const LinearWeights& weights, int input, const CodeFormat& format, ValueId to,
-                    const Shape& item, ValueId residual, const std::string& name,
+                    const Shape& item, int residual, const std::string& name,
                     const ProductForm& form = {});
   void emit_norm(NodeId id);
+  void emit_group_norm(NodeId id);
   void emit_activation(NodeId id);
   void emit_add(NodeId id);
   bool keeps_shape(const Node& node, ValueId variable);
@@ -166,6 +178,13 @@ class Lowering {
   bool is_integer(ValueId value);  // an integer input, or one of its readings
   void emit_lookup(const Node& node);
   void emit_cast(const Node& node);
+
+  // images.cpp
+  void emit_pool(NodeId id);
+  void emit_rearranged(const Node& node, const Shape& factors, const std::vector<int>& perm,
+                       const Shape& item);
+  void emit_depth_to_space(const Node& node);  // and back
+  void emit_resize(const Node& node);
 
   // attention.cpp
   void emit_attention(NodeId id);
@@ -202,8 +221,10 @@ class Lowering {
 
 bool is_movement(OpKind op);
 bool is_reduction(OpKind op);
+Tensor channels_moved_last(const Tensor& tensor);  // f32 [C, H, W] -> [H, W, C]
 // Inputs that carry data, not shapes: all but the first are parameters of movement ops.
 size_t data_inputs(const Node& node);
-std::string quoted(const Node& node);  // linear "blocks.0.mlp.fc1"
+std::optional<Activation> activation_of(const Node& node);  // nullopt for other ops
+std::string quoted(const Node& node);                       // linear "blocks.0.mlp.fc1"
 
 }  // namespace repquant::lowering

@@ -23,6 +23,7 @@ int64_t clamped(int64_t position, int64_t size) {
 }  // namespace
 
 void Lowering::emit_alias(const Node& node) {
+  if (at(node.inputs[0]).function) resolve(node.inputs[0]);
   const Lowered source = at(node.inputs[0]);
   values_[node.outputs[0]] = source;
 }
@@ -31,7 +32,7 @@ void Lowering::emit_reshape(const Node& node) {
   const Shape item = item_shape(node.outputs[0]);
   const bool keeps_rows = !item.empty() && !at(node.inputs[0]).item.empty() &&
                           item.back() == at(node.inputs[0]).item.back();
-  if (!keeps_rows) resolve(node.inputs[0]);
+  if (!keeps_rows || at(node.inputs[0]).function) resolve(node.inputs[0]);
   Lowered source = at(node.inputs[0]);
   if (element_count(item) != element_count(source.item)) {
     refuse(node, fmt::format("mixes the batch with other axes: items {} become {}",
@@ -92,10 +93,14 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
     throw Error(ErrorCode::kUnsupported,
                 "lower: \"" + name + "\": expected constants to be sliced beforehand");
   }
-  if (take_rows(from, range, to, item)) return;
-  resolve(from);
+  if (!source.function) {
+    if (take_rows(from, range, to, item)) return;
+    resolve(from);
+  }
   Shape kept = source.item;  // a slice keeps the rank; `item` may lack the axis
-  kept[static_cast<size_t>(range.axis)] = (range.stop - range.start + range.step - 1) / range.step;
+  int64_t& size = kept[static_cast<size_t>(range.axis)];
+  const int64_t whole = size;
+  size = (range.stop - range.start + range.step - 1) / range.step;
   const auto emit = [&](Stored& stored, const std::string& step_name) {
     const bool image = channels_first(stored, source.item) && item.size() == 3;
     const int in = image ? stored.buffer : materialize(stored, source.item, step_name + ".moved");
@@ -110,12 +115,26 @@ void Lowering::take(ValueId from, const Range& range, ValueId to, const Shape& i
   const Demand wanted = demand(to);
   Lowered result;
   result.item = item;
-  for (auto& [format, stored] : at(from).codes) {
-    if (std::find(wanted.codes.begin(), wanted.codes.end(), format) != wanted.codes.end())
-      result.codes.push_back({format, emit(stored, name + ".codes")});
+  for (const CodeFormat& format : wanted.codes) {
+    // The most of an image: quantized as a whole, the slice then moves bytes.
+    const bool quantizable = format.kind == CodeFormat::Kind::kUniform && !format.per_head();
+    const bool image = source.item.size() == 3 && 2 * size >= whole && quantizable;
+    const bool exists = std::any_of(at(from).codes.begin(), at(from).codes.end(),
+                                    [&](const auto& entry) { return entry.first == format; });
+    if (image && source.function && !at(from).real)
+      result.codes.push_back({format, emit(function_codes(from, format), name + ".codes")});
+    else if (exists || (image && channels_first(stored_real(from), source.item)))
+      result.codes.push_back({format, emit(stored_codes(from, format), name + ".codes")});
   }
-  if (wanted.real || result.codes.size() < wanted.codes.size())
-    result.real = emit(stored_real(from), name);
+  if (wanted.real || result.codes.size() < wanted.codes.size()) {
+    if (source.function && !at(from).real) {
+      Stored stored = source.function->source;
+      result.function =
+          DeferredFunction{name + ".function", emit(stored, name), source.function->function};
+    } else {
+      result.real = emit(stored_real(from), name);
+    }
+  }
   values_[to] = std::move(result);
 }
 

@@ -18,7 +18,6 @@ class PlanBuilder {
 
   // The reference is valid until the next call. The name gets a number when it is taken.
   Step& add_step(const std::string& op, const std::string& name, std::vector<int> in, int out);
-  Step& last_step() { return plan_.steps.back(); }
   void add_tensor(Step& step, const std::string& role, Tensor tensor);
   void add_weights(Step& step, std::span<const int8_t> codes, int64_t n, int64_t k, int bits);
   template <class T>

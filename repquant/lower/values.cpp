@@ -68,7 +68,8 @@ void Lowering::define_codes(ValueId value, const CodeFormat& format, int buffer)
   define(value, builder_.buffer(buffer).item_shape).codes.push_back({format, Stored{buffer, {}}});
 }
 
-int Lowering::materialize(Stored& stored, const Shape& item, const std::string& name) {
+int Lowering::materialize(Stored& stored, const Shape& wanted, const std::string& name) {
+  const Shape item = wanted.empty() ? Shape{1} : wanted;
   const Buffer source = builder_.buffer(stored.buffer);
   if (stored.view.identity() && source.item_shape == item) return stored.buffer;
   View view = stored.view;
@@ -95,9 +96,17 @@ int Lowering::materialize(Stored& stored, const Shape& item, const std::string& 
 
 void Lowering::resolve(ValueId value) {
   Lowered& lowered = at(value);
+  if (lowered.function && !lowered.real) {
+    const DeferredFunction put_off = *lowered.function;
+    const int out = add_function(put_off.source.buffer, put_off.function, put_off.name,
+                                 graph_.value(value).name);
+    lowered.real = Stored{out, put_off.source.view};
+  }
   if (!lowered.deferred) return;
   const DeferredLinear rows = *lowered.deferred;
   lowered.deferred.reset();
+  if (graph_.node(rows.node).op == OpKind::kConv)
+    return emit_convolution(rows.node, {value, {}}, kNoValue);
   emit_rows(rows, value, kNoValue);
 }
 
@@ -124,7 +133,24 @@ int Lowering::real(ValueId value) {
   return materialize(stored, at(value).item, graph_.value(value).name + ".moved");
 }
 
+// Codes of a function that was put off, without its f32 values.
+Stored& Lowering::function_codes(ValueId value, const CodeFormat& format) {
+  Lowered& lowered = at(value);
+  for (auto& [existing, stored] : lowered.codes) {
+    if (existing == format) return stored;
+  }
+  const DeferredFunction& put_off = *lowered.function;
+  const int out = quantize(put_off.source.buffer, format, graph_.value(value).name + ".codes",
+                           &put_off.function);
+  lowered.codes.push_back({format, Stored{out, put_off.source.view}});
+  return lowered.codes.back().second;
+}
+
 Stored& Lowering::stored_codes(ValueId value, const CodeFormat& format) {
+  const Lowered& lowered = at(value);
+  const bool uniform = format.kind == CodeFormat::Kind::kUniform && !format.per_head();
+  if (lowered.function && !lowered.real && uniform && !demand(value).real)
+    return function_codes(value, format);
   resolve(value);
   for (auto& [existing, stored] : at(value).codes) {
     if (existing == format) return stored;
@@ -164,7 +190,8 @@ int Lowering::channels_last(Stored stored, const Shape& item, const std::string&
   return materialize(stored, last, name);
 }
 
-int Lowering::quantize(int buffer, const CodeFormat& format, const std::string& name) {
+int Lowering::quantize(int buffer, const CodeFormat& format, const std::string& name,
+                       const Activation* function) {
   const Shape item = builder_.buffer(buffer).item_shape;
   const int out = builder_.add_buffer(name, DType::kU8, item, format.bits);
   if (format.per_head()) {
@@ -175,6 +202,9 @@ int Lowering::quantize(int buffer, const CodeFormat& format, const std::string& 
     Step& step = builder_.add_step("quantize", name, {buffer}, out);
     step.ints = {{"zero", format.zero}, {"lo", format.lo}, {"hi", format.hi}};
     builder_.add_vector(step, "inv", std::vector<float>{inverse_scale(format.scale[0])});
+    if (function == nullptr) return out;
+    step.strings["kind"] = function->kind;
+    if (!function->parameters.empty()) builder_.add_vector(step, "p", function->parameters);
     return out;
   }
   const int raw = builder_.add_buffer(name + ".log", DType::kU8, item, format.log_bits);

@@ -8,6 +8,7 @@
 #include "repquant/core/machine.h"
 #include "repquant/core/version.h"
 #include "repquant/data/subset.h"
+#include "repquant/graph/input_shapes.h"
 #include "repquant/load/load.h"
 #include "repquant/lower/whole_items.h"
 #include "repquant/methods/method.h"
@@ -91,6 +92,18 @@ void draw(Calibrated& run, const QuantizeJob& job, const RunContext& context) {
   run.ws.calibration = batches_of(*run.data, run.indices);
 }
 
+// Sizes that the model leaves free are those of the calibration data.
+void fix_sizes(Calibrated& run, const RunContext& context) {
+  Graph& graph = run.float_graph;
+  const std::vector<int64_t> sizes = item_shape(graph);
+  if (std::find(sizes.begin(), sizes.end(), -1) == sizes.end() || run.data->size() == 0) return;
+  const Shape item = run.data->load(0).input.shape();
+  if (fix_item_shape(graph, graph.inputs[0], item)) {
+    context.sink.info(fmt::format("input \"{}\": items of {}, as in the data",
+                                  graph.value(graph.inputs[0]).name, to_string(item)));
+  }
+}
+
 int64_t trained_samples(const Recipe& recipe) {
   int64_t most = 0;
   for (const Pass& pass : recipe.passes) {
@@ -147,12 +160,6 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   check_one(run->float_graph, run->float_graph.inputs, "input");
   check_one(run->float_graph, run->float_graph.outputs, "output");
   check_finite(run->float_graph);
-  run->float_weights = load_weights(run->float_graph);
-  run->ws = make_workspace(run->float_graph);
-  run->ws.pool = &context.pool;
-  run->ws.sink = &context.sink;
-  run->ws.stop = context.stop;
-  run->ws.seed = job.recipe.seed;
   PreprocessRequest request = job.preprocess;
   run->preprocess =
       choose_preprocess(request, preprocess_beside(job.model), item_shape(run->float_graph));
@@ -160,6 +167,13 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   DatasetOptions options = job.data_options;
   options.preprocess = run->preprocess;
   run->data = open_dataset(job.data, options);
+  fix_sizes(*run, context);
+  run->float_weights = load_weights(run->float_graph);
+  run->ws = make_workspace(run->float_graph);
+  run->ws.pool = &context.pool;
+  run->ws.sink = &context.sink;
+  run->ws.stop = context.stop;
+  run->ws.seed = job.recipe.seed;
   draw(*run, job, context);
   limit_memory(*run, job, context);
   check_answers(*run, context);

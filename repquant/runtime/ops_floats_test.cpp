@@ -22,6 +22,19 @@ TEST(FloatOps, ActivationsWithParameters) {
   }
 }
 
+TEST(FloatOps, QuantizeFunctions) {
+  for (const char* kind : {"leaky_relu", "gelu_erf", "hard_sigmoid"}) {
+    PlanBuilder b(302);
+    const int x = b.input("x", {11, 613});
+    const int q = b.quantize(x, 8);
+    b.last().strings["kind"] = kind;
+    const int parameters = function_law(*function_kind(kind)).parameters;
+    if (parameters > 0)
+      b.tensor("p", Tensor::of<float>({parameters}, std::vector<float>(parameters, 0.2f)));
+    check(b.finish(q), -9.0f, 9.0f);
+  }
+}
+
 TEST(FloatOps, BinaryBroadcasts) {
   struct Case {
     Shape a, b, out;
@@ -78,6 +91,41 @@ TEST(FloatOps, Reduce) {
       b.last().lists["axes"] = c.axes;
       check(b.finish(y));
     }
+  }
+}
+
+TEST(FloatOps, Pools) {
+  struct Case {
+    Shape in, out;
+    std::vector<int64_t> kernel, strides, pads;
+  };
+  const std::vector<Case> cases = {{{8, 9, 21}, {4, 4, 21}, {2, 2}, {2, 2}, {0, 0, 0, 0}},
+                                   {{7, 6, 64}, {4, 3, 64}, {3, 3}, {2, 2}, {1, 1, 1, 1}},
+                                   {{5, 4, 3}, {5, 4, 3}, {5, 2}, {1, 1}, {2, 1, 2, 0}}};
+  for (const Case& c : cases) {
+    for (const char* kind : {"max", "codes", "average", "average with pads"}) {
+      PlanBuilder b(345);
+      int x = b.input("x", c.in);
+      const bool codes = kind == std::string("codes");
+      const bool largest = codes || kind == std::string("max");
+      if (codes) x = b.quantize(x, 6);
+      const int y = b.step(largest ? "max_pool" : "average_pool", {x},
+                           codes ? DType::kU8 : DType::kF32, c.out, codes ? 6 : 32);
+      b.windows(c.kernel, c.strides, c.pads, {1, 1});
+      if (!largest) b.last().ints["include_pad"] = kind == std::string("average") ? 0 : 1;
+      check(b.finish(y));
+    }
+  }
+}
+
+TEST(FloatOps, NormsOverSeveralAxes) {
+  for (const int bits : {0, 8}) {
+    PlanBuilder b(346);
+    const int x = b.input("x", {3, 5, 7});
+    const int y = b.norm("layer_norm", x, bits);
+    for (const char* role : {"g", "beta"})
+      b.tensor(role, Tensor::of<float>({35}, b.random.reals(35, -2, 2)));
+    check(b.finish(y));
   }
 }
 

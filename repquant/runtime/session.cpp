@@ -58,9 +58,11 @@ int64_t count_non_finite(const float* x, int64_t count) {
 int64_t check_view(const char* what, const Buffer& buffer, const void* data, DType dtype,
                    std::span<const int64_t> shape, int64_t max_batch) {
   const Shape& item = buffer.item_shape;
-  const bool fits = dtype == buffer.dtype && shape.size() == item.size() + 1 &&
-                    std::equal(item.begin(), item.end(), shape.begin() + 1) && shape[0] >= 1 &&
-                    shape[0] <= max_batch && data != nullptr &&
+  const bool numbers = shape.size() == 1 && item == Shape{1};  // [N] as [N, 1]
+  const bool fits = dtype == buffer.dtype &&
+                    (numbers || (shape.size() == item.size() + 1 &&
+                                 std::equal(item.begin(), item.end(), shape.begin() + 1))) &&
+                    shape[0] >= 1 && shape[0] <= max_batch && data != nullptr &&
                     reinterpret_cast<uintptr_t>(data) % size_of(dtype) == 0;
   if (fits) return shape[0];
   throw Error(

@@ -93,7 +93,7 @@ inline void Naive::elementwise(const Step& step, Value& to) const {
   const size_t count = x.f.empty() ? x.q.size() : x.f.size();
   for (size_t i = 0; i < count; ++i) {
     if (step.op == "quantize") {
-      to.q.push_back(code(step, x.f[i] * real(step, "inv", 0)));
+      to.q.push_back(code(step, NaiveFloats(plan_, step, values_).applied(x.f[i]) * real(step, "inv", 0)));
     } else if (step.op == "quantize_log") {
       to.q.push_back(static_cast<uint8_t>(
           log_code(x.f[i] + real(step, "shift", 0), plan_.tensor(step, "thr").as<float>())));
@@ -298,7 +298,7 @@ inline void Naive::pad(const Step& step, Value& to) const {
 
 inline void Naive::norm(const Step& step, Value& to) const {
   const std::vector<float>& x = in(step, 0).f;
-  const int64_t channels = in_shape(step).back();
+  const int64_t channels = plan_.tensor(step, "g").size();
   const auto width = static_cast<float>(channels);
   const bool layer = step.op == "layer_norm", beta = step.tensors.contains("beta");
   for (size_t first = 0; first < x.size(); first += static_cast<size_t>(channels)) {

@@ -27,11 +27,27 @@ class NaiveFloats {
     else if (step_.op == "binary") binary(to);
     else if (step_.op == "concat") concat(to);
     else if (step_.op == "reduce") reduce(to);
+    else if (step_.op == "max_pool" || step_.op == "average_pool") pool(to);
     else if (step_.op == "gather_rows") gather(to);
     else if (step_.op == "cast")
       for (const int64_t v : in(0).i) to.f.push_back(static_cast<float>(v));
     else return false;
     return true;
+  }
+
+  // The function that the step names, if it does.
+  float applied(float x) const {
+    if (!step_.strings.contains("kind")) return x;
+    const std::string& kind = step_.strings.at("kind");
+    float a = 0, b = 0;
+    if (const Tensor* p = plan_.find_tensor(step_, "p"))
+      a = p->as<float>().front(), b = p->as<float>().back();
+    // Written out once more where that is short.
+    if (kind == "leaky_relu") return x > 0.0f ? x : a * x;
+    if (kind == "clip") return x < a ? a : x > b ? b : x;
+    if (kind == "hard_sigmoid") return std::min(std::max(x * a + b, 0.0f), 1.0f);
+    if (kind == "sqrt") return std::sqrt(x);
+    return function_law(*function_kind(kind)).value(x, a, b);
   }
 
  private:
@@ -53,18 +69,7 @@ class NaiveFloats {
   }
 
   void activation(Value& to) const {
-    const std::string& kind = step_.strings.at("kind");
-    float a = 0, b = 0;
-    if (const Tensor* p = plan_.find_tensor(step_, "p"))
-      a = p->as<float>().front(), b = p->as<float>().back();
-    for (const float x : in(0).f) {
-      // Written out once more where that is short.
-      if (kind == "leaky_relu") to.f.push_back(x > 0.0f ? x : a * x);
-      else if (kind == "clip") to.f.push_back(x < a ? a : x > b ? b : x);
-      else if (kind == "hard_sigmoid") to.f.push_back(std::min(std::max(x * a + b, 0.0f), 1.0f));
-      else if (kind == "sqrt") to.f.push_back(std::sqrt(x));
-      else to.f.push_back(function_law(*function_kind(kind)).value(x, a, b));
-    }
+    for (const float x : in(0).f) to.f.push_back(applied(x));
   }
 
   void binary(Value& to) const {
@@ -130,6 +135,35 @@ class NaiveFloats {
       to.f.push_back(kind == "mean" ? lane[0] / static_cast<float>(line.size())
                      : kind == "l2" ? std::sqrt(lane[0])
                                     : lane[0]);
+    }
+  }
+
+  void pool(Value& to) const {
+    const auto number = [&](const char* key, size_t k) { return step_.lists.at(key).at(k); };
+    const Shape &image = shape_of(step_.in[0]), &out = out_shape();
+    for (int64_t i = 0; i < element_count(out); ++i) {
+      const std::vector<int64_t> at = place(i, out);
+      float sum = 0, most = -INFINITY;
+      int code = 0, count = 0;
+      for (int64_t y = at[0] * number("strides", 0) - number("pads", 0), ky = 0;
+           ky < number("kernel", 0); ++ky, ++y) {
+        for (int64_t x = at[1] * number("strides", 1) - number("pads", 1), kx = 0;
+             kx < number("kernel", 1); ++kx, ++x) {
+          if (y < 0 || x < 0 || y >= image[0] || x >= image[1]) continue;
+          const size_t from = flat({y, x, at[2]}, image);
+          ++count;
+          if (in(0).f.empty()) {
+            code = std::max<int>(code, in(0).q[from]);
+          } else {
+            sum += in(0).f[from];
+            most = std::max(most, in(0).f[from]);
+          }
+        }
+      }
+      if (in(0).f.empty()) to.q.push_back(static_cast<uint8_t>(code));
+      else if (step_.op == "max_pool") to.f.push_back(most);
+      else if (step_.ints.at("include_pad") == 0) to.f.push_back(sum / static_cast<float>(count));
+      else to.f.push_back(sum / static_cast<float>(number("kernel", 0) * number("kernel", 1)));
     }
   }
 

@@ -5,6 +5,7 @@
 
 #include "repquant/core/format/functions.h"
 #include "repquant/core/format/reduce.h"
+#include "repquant/core/plan_window.h"
 #include "repquant/simulate/steps.h"
 
 namespace repquant::simulate {
@@ -71,15 +72,62 @@ int64_t index_at(const Tensor& tensor, size_t i) {
   return tensor.dtype() == DType::kI64 ? tensor.as<int64_t>()[i] : tensor.as<int32_t>()[i];
 }
 
+// The elements of one window inside the image, rows before columns.
+template <class T> std::vector<T> window_of(const StepContext& c, int64_t i) {
+  const Window w = Window::of(c.step);
+  const Shape &image = c.in[0]->shape(), &out = c.out.shape();
+  const int64_t channel = i % out[2], ox = i / out[2] % out[1], oy = i / out[2] / out[1];
+  std::vector<T> inside;
+  for (int64_t k = 0; k < w.height * w.width; ++k) {
+    const int64_t y = oy * w.stride_y - w.top + k / w.width,
+                  x = ox * w.stride_x - w.left + k % w.width;
+    if (y < 0 || x < 0 || y >= image[0] || x >= image[1]) continue;
+    inside.push_back(
+        c.in[0]->as<T>()[static_cast<size_t>((y * image[1] + x) * image[2] + channel)]);
+  }
+  return inside;
+}
+
 }  // namespace
 
-void activation(const StepContext& c) {
+void max_pool(const StepContext& c) {
+  for (int64_t i = 0; i < c.out.size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    if (c.out.dtype() == DType::kU8) {
+      const std::vector<uint8_t> codes = window_of<uint8_t>(c, i);
+      c.out.as<uint8_t>()[at] = *std::max_element(codes.begin(), codes.end());
+      continue;
+    }
+    const std::vector<float> x = window_of<float>(c, i);
+    float most = x.at(0);
+    for (size_t k = 1; k < x.size(); ++k) most = max_f32(most, x[k]);
+    c.out.as<float>()[at] = most;
+  }
+}
+
+void average_pool(const StepContext& c) {
+  const Window w = Window::of(c.step);
+  for (int64_t i = 0; i < c.out.size(); ++i) {
+    const std::vector<float> x = window_of<float>(c, i);
+    float sum = 0.0f;
+    for (const float v : x) sum = sum + v;
+    const int64_t count =
+        c.integer("include_pad") != 0 ? w.height * w.width : static_cast<int64_t>(x.size());
+    c.out.as<float>()[static_cast<size_t>(i)] = sum / static_cast<float>(count);
+  }
+}
+
+float function_value(const StepContext& c, float x) {
   const FunctionLaw& law = function_law(*function_kind(c.step.strings.at("kind")));
   float p[2] = {};
   if (law.parameters > 0) std::ranges::copy(c.reals("p"), p);
+  return law.value(x, p[0], p[1]);
+}
+
+void activation(const StepContext& c) {
   const auto x = c.in[0]->as<float>();
   auto y = c.out.as<float>();
-  for (size_t i = 0; i < x.size(); ++i) y[i] = law.value(x[i], p[0], p[1]);
+  for (size_t i = 0; i < x.size(); ++i) y[i] = function_value(c, x[i]);
 }
 
 void binary(const StepContext& c) {

@@ -22,7 +22,8 @@ int64_t check_inputs(const Plan& plan, const std::vector<Tensor>& inputs) {
     const Buffer& buffer = plan.buffers[static_cast<size_t>(plan.inputs[i])];
     const Shape& shape = inputs[i].shape();
     const bool fits = inputs[i].dtype() == buffer.dtype && !shape.empty() && shape[0] >= 1 &&
-                      Shape(shape.begin() + 1, shape.end()) == buffer.item_shape &&
+                      (Shape(shape.begin() + 1, shape.end()) == buffer.item_shape ||
+                       (shape.size() == 1 && buffer.item_shape == Shape{1})) &&
                       (items < 0 || items == shape[0]);
     if (!fits) {
       fail(fmt::format("{} items {} for \"{}\"", name_of(buffer.dtype),
@@ -72,8 +73,8 @@ std::vector<Tensor> Simulator::run(const std::vector<Tensor>& inputs, const Tap&
     std::vector<Tensor> buffers(plan_.buffers.size());
     for (size_t i = 0; i < inputs.size(); ++i) {
       Tensor& buffer = buffers[static_cast<size_t>(plan_.inputs[i])];
-      buffer =
-          Tensor(inputs[i].dtype(), Shape(inputs[i].shape().begin() + 1, inputs[i].shape().end()));
+      const Buffer& input = plan_.buffers[static_cast<size_t>(plan_.inputs[i])];
+      buffer = Tensor(input.dtype, input.item_shape);
       const auto* from = static_cast<const std::byte*>(inputs[i].data());
       std::memcpy(buffer.data(), from + static_cast<size_t>(item) * buffer.bytes(), buffer.bytes());
     }

@@ -17,8 +17,9 @@ class Simulator {
   // Verifies the plan (verify_plan) and keeps a reference: it must outlive the simulator.
   explicit Simulator(const Plan& plan);
 
-  // Inputs [N, item shape...] in the order of plan.inputs -> outputs [N, item shape...]. Throws
-  // kInvalidArgument for other shapes or types. Items are computed in order, the tap sees them so.
+  // Inputs [N, item shape...] ([N] for items [1]) in the order of plan.inputs -> outputs [N, item
+  // shape...]. Throws kInvalidArgument for other shapes or types. Items are computed in order, the
+  // tap sees them so.
   std::vector<Tensor> run(const std::vector<Tensor>& inputs, const Tap& tap = {}) const;
 
  private:

@@ -19,8 +19,10 @@ void quantize(const StepContext& c) {
   auto q = c.out.as<uint8_t>();
   const float inv = c.reals("inv")[0];
   const CodeOutput codes(c);
+  const bool function = c.step.strings.contains("kind");
   for (size_t i = 0; i < x.size(); ++i) {
-    q[i] = static_cast<uint8_t>(quantize_uniform(x[i], inv, codes.zero, codes.lo, codes.hi));
+    const float v = function ? function_value(c, x[i]) : x[i];
+    q[i] = static_cast<uint8_t>(quantize_uniform(v, inv, codes.zero, codes.lo, codes.hi));
   }
 }
 
@@ -194,7 +196,7 @@ void pad(const StepContext& c) {
 // Rows through `law`, then as they are or rounded to codes.
 template <class Law> void norm(const StepContext& c, Law&& law) {
   const auto x = c.in[0]->as<float>();
-  const size_t width = static_cast<size_t>(c.in[0]->shape().back());
+  const auto width = static_cast<size_t>(c.plan.tensor(c.step, "g").size());
   std::vector<float> row(width);
   const bool codes_out = c.out.dtype() == DType::kU8;
   const CodeOutput codes = codes_out ? CodeOutput(c) : CodeOutput();
@@ -315,6 +317,8 @@ StepFunction step_function(const std::string& op) {
                                                                 {"activation", activation},
                                                                 {"binary", binary},
                                                                 {"concat", concat},
+                                                                {"max_pool", max_pool},
+                                                                {"average_pool", average_pool},
                                                                 {"reduce", reduce},
                                                                 {"gather_rows", gather_rows},
                                                                 {"cast", cast},

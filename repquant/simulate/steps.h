@@ -46,8 +46,12 @@ void matmul(const StepContext& c);
 void copy_rows(const StepContext& c);
 // floats.cpp
 void activation(const StepContext& c);
+// The function a step names in "kind", of one element.
+float function_value(const StepContext& c, float x);
 void binary(const StepContext& c);
 void concat(const StepContext& c);
+void max_pool(const StepContext& c);
+void average_pool(const StepContext& c);
 void reduce(const StepContext& c);
 void gather_rows(const StepContext& c);
 void cast(const StepContext& c);

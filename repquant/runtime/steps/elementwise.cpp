@@ -1,7 +1,10 @@
 // quantize, quantize_log, table, dequantize, add, mul.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "repquant/core/format/uniform.h"
+#include "repquant/runtime/kernels/activation/activation.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
 #include "repquant/runtime/steps/steps.h"
 
@@ -55,15 +58,33 @@ class QuantizeStep final : public ElementStep {
     const CodeBounds bounds = code_bounds(plan, step);
     args_.inv = scalar(plan, step, "inv");
     args_.zero = bounds.zero, args_.lo = bounds.lo, args_.hi = bounds.hi;
+    if (!step.strings.contains("kind")) return;
+    activation_ = &select_row(activation_kernels(), isa);
+    function_ = activation_args(plan, step);
   }
-  void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
+  size_t scratch_bytes() const override {
+    return activation_ == nullptr ? 0 : static_cast<size_t>(kPiece) * sizeof(float);
+  }
+  void run(const StepIo& io, int64_t begin, int64_t end,
+           std::byte* scratch) const noexcept override {
     QuantizeArgs args = args_;
     args.x = f32(io.in[0], begin), args.codes = u8(io.out, begin), args.count = end - begin;
-    row_.quantize(args);
+    if (activation_ == nullptr) return row_.quantize(args);
+    for (int64_t first = begin; first < end; first += kPiece) {
+      const int64_t count = std::min(kPiece, end - first);
+      ActivationArgs function = function_;
+      function.x = f32(io.in[0], first), function.out = f32(scratch, 0), function.count = count;
+      activation_->run(function);
+      args.x = function.out, args.codes = u8(io.out, first), args.count = count;
+      row_.quantize(args);
+    }
   }
 
  private:
+  static constexpr int64_t kPiece = 2048;  // stays in the first cache
   QuantizeArgs args_;
+  const ActivationKernel* activation_ = nullptr;
+  ActivationArgs function_;
 };
 
 class QuantizeLogStep final : public ElementStep {

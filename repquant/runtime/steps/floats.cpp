@@ -29,15 +29,7 @@ class ActivationStep final : public StepKernel {
     expect_type(step, output_buffer(plan, step), DType::kF32);
     expect(items_of(input_buffer(plan, step, 0)) == elements_, step, "as many elements out as in",
            std::to_string(elements_));
-    const std::string kind = text(step, "kind");
-    const auto parsed = function_kind(kind);
-    if (!parsed) unsupported_step(step, fmt::format("\"{}\"", kind), "a function of this runtime");
-    args_.kind = *parsed;
-    const int parameters = function_law(*parsed).parameters;
-    if (parameters == 0) return;
-    const float* p = floats(plan, step, "p", parameters);
-    args_.a = p[0];
-    if (parameters > 1) args_.b = p[1];
+    args_ = activation_args(plan, step);
   }
   std::string_view name() const override { return row_.name; }
   int64_t units() const override { return elements_; }
@@ -211,6 +203,54 @@ class ReduceStep final : public StepKernel {
   int64_t lines_ = 1, columns_ = 1, blocks_ = 1;
 };
 
+// Units are rows of the output.
+class PoolStep final : public StepKernel {
+ public:
+  PoolStep(const Plan& plan, const Step& step, Isa isa) : row_(select_row(floats_kernels(), isa)) {
+    const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
+    expect(in.item_shape.size() == 3 && in.dtype == out.dtype, step, "items [H, W, C] of one type",
+           to_string(in.item_shape));
+    args_.window = Window::of(step);
+    args_.height = in.item_shape[0], args_.width = in.item_shape[1];
+    args_.channels = in.item_shape[2];
+    rows_ = args_.window.rows(args_.height), args_.columns = args_.window.columns(args_.width);
+    expect(items_of(out) == rows_ * args_.columns * args_.channels, step,
+           fmt::format("an output of [{}, {}, {}]", rows_, args_.columns, args_.channels),
+           to_string(out.item_shape));
+    args_.average = step.op == "average_pool";
+    args_.include_pad = args_.average && plan.integer(step, "include_pad") != 0;
+    codes_ = in.dtype == DType::kU8;
+  }
+  std::string_view name() const override { return row_.name; }
+  int64_t units() const override { return rows_; }
+  double ns_per_unit() const override {
+    return 0.1 * static_cast<double>(args_.columns * args_.channels * args_.window.height *
+                                     args_.window.width);
+  }
+  void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {
+    const int64_t image = args_.height * args_.width * args_.channels;
+    const int64_t line = args_.columns * args_.channels;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      PoolArgs args = args_;
+      args.row = unit % rows_;
+      const int64_t from = unit / rows_ * image, to = unit * line;
+      if (codes_) {
+        args.codes = reinterpret_cast<const uint8_t*>(io.in[0]) + from;
+        args.code_out = reinterpret_cast<uint8_t*>(io.out) + to;
+      } else {
+        args.x = reals(io.in[0]) + from, args.out = reals(io.out) + to;
+      }
+      row_.pool(args);
+    }
+  }
+
+ private:
+  const FloatsKernel& row_;
+  PoolArgs args_;
+  int64_t rows_ = 0;
+  bool codes_ = false;
+};
+
 int64_t integer_at(const std::byte* data, DType dtype, int64_t i) {
   return dtype == DType::kI64 ? reinterpret_cast<const int64_t*>(data)[i]
                               : reinterpret_cast<const int32_t*>(data)[i];
@@ -278,11 +318,28 @@ class CastStep final : public StepKernel {
 
 }  // namespace
 
+ActivationArgs activation_args(const Plan& plan, const Step& step) {
+  const std::string kind = text(step, "kind");
+  const auto parsed = function_kind(kind);
+  if (!parsed) unsupported_step(step, fmt::format("\"{}\"", kind), "a function of this runtime");
+  ActivationArgs args;
+  args.kind = *parsed;
+  const int parameters = function_law(*parsed).parameters;
+  if (parameters == 0) return args;
+  const float* p = floats(plan, step, "p", parameters);
+  args.a = p[0];
+  if (parameters > 1) args.b = p[1];
+  return args;
+}
+
 std::unique_ptr<StepKernel> make_activation(const Plan& plan, const Step& step, Isa isa) {
   return std::make_unique<ActivationStep>(plan, step, isa);
 }
 std::unique_ptr<StepKernel> make_broadcast(const Plan& plan, const Step& step, Isa isa) {
   return std::make_unique<BroadcastStep>(plan, step, isa);
+}
+std::unique_ptr<StepKernel> make_pool(const Plan& plan, const Step& step, Isa isa) {
+  return std::make_unique<PoolStep>(plan, step, isa);
 }
 std::unique_ptr<StepKernel> make_reduce(const Plan& plan, const Step& step, Isa isa) {
   return std::make_unique<ReduceStep>(plan, step, isa);

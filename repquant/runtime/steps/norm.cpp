@@ -16,11 +16,12 @@ class NormStep final : public StepKernel {
     const Buffer &in = input_buffer(plan, step, 0), &out = output_buffer(plan, step);
     const bool layer = step.op == "layer_norm";
     expect(in.dtype == DType::kF32, step, "input of F32", std::string(name_of(in.dtype)));
-    expect(items_of(in) == items_of(out) && channels_of(in) == channels_of(out), step,
-           "an output of " + to_string(in.item_shape), to_string(out.item_shape));
+    args_.channels = plan.tensor(step, "g").size();
+    expect(
+        items_of(in) == items_of(out) && args_.channels > 0 && items_of(in) % args_.channels == 0,
+        step, "an output of " + to_string(in.item_shape), to_string(out.item_shape));
     kernel_ = layer ? row_.layer_norm : row_.rms_norm;
-    rows_ = rows_of(in);
-    args_.channels = channels_of(in);
+    rows_ = items_of(in) / args_.channels;
     args_.gain = floats(plan, step, "g", args_.channels);
     if (layer || plan.find_tensor(step, "beta") != nullptr) {
       args_.beta = floats(plan, step, "beta", args_.channels);

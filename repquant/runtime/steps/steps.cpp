@@ -28,7 +28,8 @@ constexpr Op kOps[] = {
     {"transpose", make_transpose}, {"mean_rows", make_mean_rows},
     {"binary", make_broadcast},    {"reduce", make_reduce},
     {"concat", make_concat},       {"gather_rows", make_gather_rows},
-    {"cast", make_cast},
+    {"cast", make_cast},           {"max_pool", make_pool},
+    {"average_pool", make_pool},
 };
 
 template <class T>

@@ -5,6 +5,7 @@
 #include <new>
 #include <string>
 
+#include "repquant/runtime/kernels/activation/activation.h"
 #include "repquant/runtime/step_kernel.h"
 
 namespace repquant::runtime {
@@ -25,6 +26,7 @@ std::unique_ptr<StepKernel> make_mean_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_activation(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_binary(const Plan&, const Step&, Isa);  // add, mul
 std::unique_ptr<StepKernel> make_broadcast(const Plan&, const Step&, Isa);  // binary
+std::unique_ptr<StepKernel> make_pool(const Plan&, const Step&, Isa);  // max_pool, average_pool
 std::unique_ptr<StepKernel> make_reduce(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_gather_rows(const Plan&, const Step&, Isa);
 std::unique_ptr<StepKernel> make_cast(const Plan&, const Step&, Isa);
@@ -56,6 +58,9 @@ const float* floats(const Plan& plan, const Step& step, const std::string& role,
 const int32_t* integers(const Plan& plan, const Step& step, const std::string& role, int64_t count);
 float scalar(const Plan& plan, const Step& step, const std::string& role);
 std::string text(const Step& step, const std::string& key);
+
+// The function a step names in "kind", with its parameters "p".
+ActivationArgs activation_args(const Plan& plan, const Step& step);
 
 // zero, lo, hi of a codes output: 0 <= lo <= hi <= 255, zero within the range of the float law.
 struct CodeBounds {

@@ -6,7 +6,7 @@
 
 namespace repquant::runtime {
 
-const FloatsKernel floats_avx2{"floats/avx2", Isa::kAvx2, binary, reduce, reduce_row};
+const FloatsKernel floats_avx2{"floats/avx2", Isa::kAvx2, binary, reduce, reduce_row, pool};
 
 }  // namespace repquant::runtime
 #endif

@@ -7,7 +7,7 @@
 namespace repquant::runtime {
 
 const FloatsKernel floats_avx512vnni{"floats/avx512vnni", Isa::kAvx512Vnni, binary, reduce,
-                                     reduce_row};
+                                     reduce_row, pool};
 
 }  // namespace repquant::runtime
 #endif

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "repquant/core/format/functions.h"
+#include "repquant/core/plan_window.h"
 #include "repquant/runtime/kernels/isa.h"
 
 namespace repquant::runtime {
@@ -27,12 +28,25 @@ struct ReduceArgs {
 };
 inline constexpr int64_t kReduceBlock = 64;
 
+// One row of windows over an image [height, width, channels].
+struct PoolArgs {
+  Window window;
+  int64_t height = 0, width = 0, channels = 0, columns = 0;
+  int64_t row = 0;
+  bool average = false, include_pad = false;
+  const float* x = nullptr;  // the image, out [columns][channels] ...
+  float* out = nullptr;
+  const uint8_t* codes = nullptr;  // ... or codes of it (largest only)
+  uint8_t* code_out = nullptr;
+};
+
 struct FloatsKernel {
   std::string_view name;
   Isa isa;
   void (*binary)(const BroadcastArgs&) noexcept;
   void (*reduce)(const ReduceArgs&) noexcept;      // columns side by side
   void (*reduce_row)(const ReduceArgs&) noexcept;  // one column of stride 1
+  void (*pool)(const PoolArgs&) noexcept;
 };
 
 std::span<const FloatsKernel* const> floats_kernels();

@@ -109,6 +109,42 @@ template <ReduceKind kKind> void reduce_line(const ReduceArgs& args) {
   REPQUANT_EACH_REDUCTION(reduce_line)
 }
 
+inline uint8_t larger(uint8_t a, uint8_t b) { return a > b ? a : b; }
+inline float larger(float a, float b) { return max_f32(a, b); }
+
+// Channels side by side, window by window.
+template <bool kAverage, class T>
+void pool_row(const PoolArgs& args, const T* image, T* __restrict out) {
+  const Window& w = args.window;
+  const int64_t channels = args.channels;
+  const int64_t top = args.row * w.stride_y - w.top;
+  for (int64_t ox = 0; ox < args.columns; ++ox, out += channels) {
+    const int64_t left = ox * w.stride_x - w.left;
+    int64_t count = 0;
+    for (int64_t y = top < 0 ? 0 : top; y < top + w.height && y < args.height; ++y) {
+      for (int64_t x = left < 0 ? 0 : left; x < left + w.width && x < args.width; ++x, ++count) {
+        const T* from = image + (y * args.width + x) * channels;
+        if (count == 0) {
+          // 0 + x: a sum of -0 alone is 0.
+          for (int64_t c = 0; c < channels; ++c) out[c] = kAverage ? T{0} + from[c] : from[c];
+        } else {
+          for (int64_t c = 0; c < channels; ++c)
+            out[c] = kAverage ? out[c] + from[c] : larger(out[c], from[c]);
+        }
+      }
+    }
+    if constexpr (kAverage) {
+      const auto divisor = static_cast<float>(args.include_pad ? w.height * w.width : count);
+      for (int64_t c = 0; c < channels; ++c) out[c] = out[c] / divisor;
+    }
+  }
+}
+
+[[maybe_unused]] REPQUANT_ROW void pool(const PoolArgs& args) noexcept {
+  if (args.codes != nullptr) return pool_row<false>(args, args.codes, args.code_out);
+  args.average ? pool_row<true>(args, args.x, args.out) : pool_row<false>(args, args.x, args.out);
+}
+
 }  // namespace
 
 }  // namespace repquant::runtime

@@ -3,6 +3,6 @@
 
 namespace repquant::runtime {
 
-const FloatsKernel floats_scalar{"floats/scalar", Isa::kScalar, binary, reduce, reduce_row};
+const FloatsKernel floats_scalar{"floats/scalar", Isa::kScalar, binary, reduce, reduce_row, pool};
 
 }  // namespace repquant::runtime
