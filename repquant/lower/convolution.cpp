@@ -112,6 +112,15 @@ bool Lowering::takes_residual(NodeId id) const {
          !is_patch_embedding(node, weight);
 }
 
+// Whether some form of the value is a buffer [H, W, C].
+bool Lowering::is_image(ValueId value) {
+  const Lowered& known = at(value);
+  const auto fits = [&](const Stored& stored) { return channels_first(stored, known.item); };
+  return (known.real && fits(*known.real)) || (known.function && fits(known.function->source)) ||
+         std::any_of(known.codes.begin(), known.codes.end(),
+                     [&](const auto& entry) { return fits(entry.second); });
+}
+
 void Lowering::emit_conv(NodeId id) {
   const ValueId out = graph_.node(id).outputs[0];
   if (!fused_add_.contains(id)) return emit_convolution(id, clamped_output(id), kNoValue);
@@ -135,8 +144,9 @@ void Lowering::emit_convolution(NodeId id, Clamped output, ValueId residual) {
   const Shape item = at(source).item;
   if (weight.rank() != 4 || item.size() != 3)
     refuse(node, "expected images [batch, C, H, W]", "other convolutions: evaluate by simulation");
-  if (!window.pads() && is_patch_embedding(node, weight.shape()) && item[0] == weight.shape()[1] &&
-      item[1] % weight.shape()[2] == 0 && item[2] % weight.shape()[3] == 0)
+  if (!window.pads() && is_patch_embedding(node, weight.shape()) && !is_image(source) &&
+      item[0] == weight.shape()[1] && item[1] % weight.shape()[2] == 0 &&
+      item[2] % weight.shape()[3] == 0)
     return emit_patch_embedding(id);
   const std::string automatic = node.attrs.text("auto_pad", "NOTSET");
   if (automatic != "NOTSET" && automatic != "VALID")
@@ -194,8 +204,14 @@ void Lowering::emit_patch_embedding(NodeId id) {
   const LinearWeights weights = layer_weights(id);
   const CodeFormat format = site_format(id, 0);
   const int image = codes(node.inputs[0], format);
-  const int patches =
-      builder_.add_buffer(node.name + ".patches", DType::kU8, {h * w, weights.k}, format.bits);
+  // Tokens are read as rows, images by their rows and columns.
+  const std::vector<NodeId> readers = graph_.consumers(node.outputs[0]);
+  const bool image_follows = std::none_of(readers.begin(), readers.end(), [&](NodeId reader) {
+    return is_movement(graph_.node(reader).op);
+  });
+  const int patches = builder_.add_buffer(
+      node.name + ".patches", DType::kU8,
+      image_follows ? Shape{h, w, weights.k} : Shape{h * w, weights.k}, format.bits);
   Step& move = builder_.add_step("transpose", node.name + ".patches", {image}, patches);
   move.lists["dims"] = {item[0], h, kh, w, kw};
   move.lists["perm"] = {1, 3, 0, 2, 4};

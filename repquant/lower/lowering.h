@@ -152,6 +152,7 @@ class Lowering {
   };
   Clamped clamped_output(NodeId id) const;
   bool takes_residual(NodeId id) const;  // a product that can add f32 values to its own
+  bool is_image(ValueId value);
   void emit_convolution(NodeId id, Clamped output, ValueId residual);
   LinearWeights layer_weights(NodeId id) const;
   void emit_rows(const DeferredLinear& rows, ValueId to, ValueId residual);
