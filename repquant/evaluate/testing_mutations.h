@@ -250,8 +250,10 @@ inline Plan make_floats(uint64_t seed) {
   const int clipped = b.activation(joined, "clip");
   b.tensor("p", Tensor::of<float>({2}, {-1.5f, 1.5f}));
   const int picked = b.step("copy_rows", {clipped}, DType::kF32, {4, 9}, 32);
+  b.last().ints["width"] = 9;
   b.tensor("index", Tensor::of<int32_t>({4}, std::vector<int32_t>{5, 0, 2, 2}));
   const int unit = b.step("l2_norm", {picked}, DType::kF32, {4, 9}, 32);
+  b.last().ints["width"] = 9;
   b.real("eps", 1e-12f);
   const int total = b.step("reduce", {unit}, DType::kF32, {9}, 32);
   b.last().strings["kind"] = "mean";
