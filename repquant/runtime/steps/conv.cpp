@@ -45,7 +45,9 @@ class ConvStep final : public StepKernel {
   double ns_per_unit() const override {
     return product_.ns_per_row() * static_cast<double>(columns_);
   }
-  size_t scratch_bytes() const override { return copy_bytes_ + product_.scratch_bytes(); }
+  size_t scratch_bytes() const override {
+    return copy_bytes_ + sum_bytes_ + product_.scratch_bytes();
+  }
   size_t packed_bytes() const override { return product_.packed_bytes() + offsets_.size() * 4; }
   std::vector<int> in_place() const override {
     return product_.has_residual() ? std::vector<int>{1} : std::vector<int>{};
@@ -63,7 +65,7 @@ class ConvStep final : public StepKernel {
       args.columns = columns_;
       args.stride_x = window_.stride_x * channels_;
       args.stride_y = window_.stride_y * line_bytes_;
-      args.scratch = scratch + copy_bytes_;
+      args.scratch = scratch + copy_bytes_ + sum_bytes_;
       if (padded_) {
         copy_rows(image, row * window_.stride_y - window_.top, rows_under(rows),
                   reinterpret_cast<uint8_t*>(scratch));
@@ -71,6 +73,8 @@ class ConvStep final : public StepKernel {
       } else {
         args.a = image + row * args.stride_y;
       }
+      if (shares_pixels())
+        args.sums = sum_windows(args.a, rows, reinterpret_cast<int32_t*>(scratch + copy_bytes_));
       product_.run(args);
       unit += rows;
     }
@@ -80,6 +84,12 @@ class ConvStep final : public StepKernel {
   // Rows of the image under so many rows of windows.
   int64_t rows_under(int64_t rows) const {
     return (rows - 1) * window_.stride_y + (window_.height - 1) * window_.dilation_y + 1;
+  }
+
+  // Whether windows share so many pixels that sums of pixels come first; else the product sums
+  // lines.
+  bool shares_pixels() const {
+    return product_.needs_sums() && window_.stride_x * window_.stride_y < window_.height;
   }
 
   void plan_copies(const Step& step) {
@@ -92,10 +102,15 @@ class ConvStep final : public StepKernel {
                        fmt::format("at most {} bytes under a row of windows", kMostBytes));
     }
     block_rows_ = rows_;
-    if (!padded_) return;
+    if (!padded_ && !shares_pixels()) return;
     while (block_rows_ > 1 && rows_under(block_rows_) * line_bytes_ > kCopiedBytes)
       block_rows_ = (block_rows_ + 1) / 2;
-    copy_bytes_ = static_cast<size_t>(round_up(rows_under(block_rows_) * line_bytes_ + 64, 64));
+    const int64_t copied = rows_under(block_rows_) * line_bytes_;
+    if (padded_) copy_bytes_ = static_cast<size_t>(round_up(copied + 64, 64));
+    if (shares_pixels()) {
+      const int64_t sums = block_rows_ * columns_ + copied / channels_;
+      sum_bytes_ = static_cast<size_t>(round_up(sums * 4, 64));
+    }
   }
 
   void write_offsets() {
@@ -108,6 +123,28 @@ class ConvStep final : public StepKernel {
     }
     offsets_.resize(static_cast<size_t>(quad_count(shape)));
     write_quad_offsets(shape, lines.data(), offsets_.data());
+  }
+
+  // sum_k (a - za) of each window in so many rows of them, from the sums of the pixels they share.
+  const int32_t* sum_windows(const uint8_t* a, int64_t rows, int32_t* sums) const noexcept {
+    const int64_t across = line_bytes_ / channels_;
+    int32_t* pixels = sums + block_rows_ * columns_;
+    product_.sum_pixels(a, channels_, rows_under(rows) * across, pixels);
+    for (int64_t y = 0; y < rows; ++y) {
+      int32_t* __restrict to = sums + y * columns_;
+      std::memset(to, 0, static_cast<size_t>(columns_) * 4);
+      for (int64_t tap = 0; tap < window_.height * window_.width; ++tap) {
+        const int64_t row = y * window_.stride_y + tap / window_.width * window_.dilation_y;
+        const int32_t* __restrict from =
+            pixels + row * across + tap % window_.width * window_.dilation_x;
+        if (window_.stride_x == 1) {
+          for (int64_t x = 0; x < columns_; ++x) to[x] += from[x];
+        } else {
+          for (int64_t x = 0; x < columns_; ++x) to[x] += from[x * window_.stride_x];
+        }
+      }
+    }
+    return sums;
   }
 
   // Rows [top, top + rows) of the image, with what lies around it.
@@ -133,7 +170,7 @@ class ConvStep final : public StepKernel {
   bool padded_ = false;
   int64_t line_bytes_ = 0;  // of a row of the image, as it is or copied
   int64_t block_rows_ = 1;  // of windows, for which rows are copied at a time
-  size_t copy_bytes_ = 0;
+  size_t copy_bytes_ = 0, sum_bytes_ = 0;
   std::vector<int32_t> offsets_;
 };
 

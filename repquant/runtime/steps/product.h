@@ -18,6 +18,17 @@ class Product {
   }
   size_t packed_bytes() const { return packed_.size(); }
   bool has_residual() const { return residual_; }
+  bool needs_sums() const { return args_.zw != nullptr; }
+  // Sums of `count` neighbouring pixels of so many codes, each sum_k (a - za).
+  void sum_pixels(const uint8_t* a, int64_t channels, int64_t count, int32_t* sums) const noexcept {
+    GemmI8Args pixels;
+    pixels.shape = {.n = 0, .k = channels};
+    pixels.rows = count;
+    pixels.a = a;
+    pixels.stride_x = channels;
+    pixels.za = args_.za;
+    wide_.sums(pixels, sums);
+  }
   const GemmI8Shape& shape() const { return args_.shape; }
   double ns_per_row() const {
     return static_cast<double>(shape().n) * (static_cast<double>(shape().k) * 0.0022 + 0.1);

@@ -11,16 +11,19 @@
 #include <algorithm>
 #include <cstring>
 
+#include "repquant/runtime/kernels/gemm_i8/narrow512.h"
 #include "repquant/runtime/kernels/gemm_i8/tiles512.h"
 
 namespace repquant::runtime {
 namespace {
 
 size_t packed_bytes(const GemmI8Shape& shape) {
+  if (narrow512::pays(shape)) return narrow512::packed_bytes(shape);
   return static_cast<size_t>(round_up(shape.n, 16) * quad_depth(shape));
 }
 
 void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
+  if (narrow512::pays(shape)) return narrow512::pack(shape, codes, packed);
   std::memset(packed, 0, packed_bytes(shape));
   const int64_t depth = quad_depth(shape), line = line_length(shape);
   for (int64_t first = 0; first < shape.n; first += tiles512::kPanel) {
@@ -41,6 +44,7 @@ void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
 
 REPQUANT_AVX512VNNI void run(const GemmI8Args& args) noexcept {
   for_row_blocks(gemm_i8_avx512vnni, args, [](const GemmI8Args& piece) {
+    if (narrow512::pays(piece.shape)) return narrow512::run(piece);
     const int64_t depth = quad_depth(piece.shape);
     for (int64_t first = 0; first < piece.shape.n; first += tiles512::kPanel) {
       const int8_t* panel = static_cast<const int8_t*>(piece.weights) + first * depth;

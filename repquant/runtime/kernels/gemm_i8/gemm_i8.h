@@ -55,7 +55,7 @@ struct GemmI8Kernel {
   std::string_view name;
   Isa isa;
   int64_t tile_rows;  // rows are best given in multiples of it
-  // Columns of a panel. Panels are packed one after the other, each as if it were alone.
+  // Columns that may be packed and multiplied alone without loss of time.
   int64_t panel;
   int64_t weight_bytes;  // of a packed weight
   size_t (*packed_bytes)(const GemmI8Shape&);

@@ -47,7 +47,8 @@ REPQUANT_INLINE256 uint32_t byte_sum(const uint8_t* a, int64_t count) {
   return total;
 }
 
-[[maybe_unused]] REPQUANT_AVX2 void row_sums(const GemmI8Args& args, int32_t* sums) noexcept {
+[[maybe_unused]] REPQUANT_AVX2 __attribute__((flatten)) void row_sums(const GemmI8Args& args,
+                                                                      int32_t* sums) noexcept {
   sum_rows(args, sums,
            [](const uint8_t* a, int64_t count) REPQUANT_AVX2 { return byte_sum(a, count); });
 }

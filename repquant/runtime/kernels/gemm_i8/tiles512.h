@@ -54,8 +54,9 @@ REPQUANT_INLINE512 void step(const uint8_t* const (&a)[kRows], const int64_t (&a
 }
 
 template <int kRows, int kVectors, class Weights>
-REPQUANT_INLINE512 void products(const GemmI8Args& args, const uint8_t* const (&a)[kRows],
-                                 Weights weights, __m512i (&sum)[kRows][kVectors]) {
+REPQUANT_INLINE512 void products(const int32_t* offsets, int64_t quads,
+                                 const uint8_t* const (&a)[kRows], Weights weights,
+                                 __m512i (&sum)[kRows][kVectors]) {
   constexpr int kQuads = phases(kRows * kVectors);
   __m512i acc[kQuads][kRows][kVectors];
 #pragma GCC unroll 4
@@ -66,8 +67,7 @@ REPQUANT_INLINE512 void products(const GemmI8Args& args, const uint8_t* const (&
       for (int v = 0; v < kVectors; ++v) acc[q][r][v] = _mm512_setzero_si512();
     }
   }
-  const int64_t quads = quads_of(args.shape), whole = quads / kQuads * kQuads;
-  const int32_t* offsets = args.quad_offsets;
+  const int64_t whole = quads / kQuads * kQuads;
   int64_t at[kQuads];
   if (offsets == nullptr) {
     for (int64_t q = 0; q < whole; q += kQuads) {
@@ -148,41 +148,45 @@ REPQUANT_INLINE512 void finish(const GemmI8Args& args, __m512i (&acc)[kRows][kVe
   }
 }
 
-// A function of its own: inlined into its callers, g++ 12 keeps accumulators on the stack.
+// Rows [row, end), in tiles of kRows. A function of its own: inlined into its callers, g++ 12 keeps
+// accumulators on the stack.
 template <class Weights, int kRows, int kVectors>
 __attribute__((noinline)) REPQUANT_AVX512VNNI void tile(const GemmI8Args& args, RowCursor& cursor,
-                                                        const void* panel, int64_t row,
+                                                        const void* panel, int64_t row, int64_t end,
                                                         int64_t first) {
-  const uint8_t* a[kRows];
+  const int64_t quads = quads_of(args.shape);
+  const int32_t* offsets = args.quad_offsets;
+  for (; row < end; row += kRows) {
+    const uint8_t* a[kRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) a[r] = cursor.next();
-  __m512i acc[kRows][kVectors];
-  products<kRows, kVectors>(args, a, Weights(panel), acc);
-  finish<kRows, kVectors>(args, acc, row, first);
+    for (int r = 0; r < kRows; ++r) a[r] = cursor.next();
+    __m512i acc[kRows][kVectors];
+    products<kRows, kVectors>(offsets, quads, a, Weights(panel), acc);
+    finish<kRows, kVectors>(args, acc, row, first);
+  }
 }
 
 template <class Weights, int kVectors>
 REPQUANT_AVX512VNNI void tiles(const GemmI8Args& args, const void* panel, int64_t first) {
   constexpr int kRows = kVectors == 4 ? 6 : 8;
   RowCursor cursor(args);
-  int64_t row = 0;
-  for (; row + kRows <= args.rows; row += kRows)
-    tile<Weights, kRows, kVectors>(args, cursor, panel, row, first);
-  switch (args.rows - row) {
+  const int64_t row = args.rows / kRows * kRows, end = args.rows;
+  if (row > 0) tile<Weights, kRows, kVectors>(args, cursor, panel, 0, row, first);
+  switch (end - row) {
     case 1:
-      return tile<Weights, 1, kVectors>(args, cursor, panel, row, first);
+      return tile<Weights, 1, kVectors>(args, cursor, panel, row, end, first);
     case 2:
-      return tile<Weights, 2, kVectors>(args, cursor, panel, row, first);
+      return tile<Weights, 2, kVectors>(args, cursor, panel, row, end, first);
     case 3:
-      return tile<Weights, 3, kVectors>(args, cursor, panel, row, first);
+      return tile<Weights, 3, kVectors>(args, cursor, panel, row, end, first);
     case 4:
-      return tile<Weights, 4, kVectors>(args, cursor, panel, row, first);
+      return tile<Weights, 4, kVectors>(args, cursor, panel, row, end, first);
     case 5:
-      return tile<Weights, 5, kVectors>(args, cursor, panel, row, first);
+      return tile<Weights, 5, kVectors>(args, cursor, panel, row, end, first);
     case 6:
-      return tile < Weights, kRows == 8 ? 6 : 1, kVectors > (args, cursor, panel, row, first);
+      return tile < Weights, kRows == 8 ? 6 : 1, kVectors > (args, cursor, panel, row, end, first);
     case 7:
-      return tile < Weights, kRows == 8 ? 7 : 1, kVectors > (args, cursor, panel, row, first);
+      return tile < Weights, kRows == 8 ? 7 : 1, kVectors > (args, cursor, panel, row, end, first);
     default:
       return;
   }
@@ -203,10 +207,17 @@ REPQUANT_AVX512VNNI void run_panel(const GemmI8Args& args, const void* panel, in
   }
 }
 
-[[maybe_unused]] REPQUANT_AVX512VNNI void row_sums(const GemmI8Args& args, int32_t* sums) noexcept {
-  sum_rows(args, sums, [](const uint8_t* a, int64_t count) REPQUANT_AVX512VNNI {
-    return vnni512::byte_sum(a, count);
-  });
+REPQUANT_INLINE512 uint32_t code_sum(const uint8_t* a, int64_t count) {
+  if (count > 16) return vnni512::byte_sum(a, count);
+  const auto live = static_cast<__mmask16>((1u << count) - 1);
+  const __m128i sum = _mm_sad_epu8(_mm_maskz_loadu_epi8(live, a), _mm_setzero_si128());
+  return static_cast<uint32_t>(_mm_cvtsi128_si32(sum) + _mm_extract_epi32(sum, 2));
+}
+
+[[maybe_unused]] REPQUANT_AVX512VNNI __attribute__((flatten)) void row_sums(
+    const GemmI8Args& args, int32_t* sums) noexcept {
+  sum_rows(args, sums,
+           [](const uint8_t* a, int64_t count) REPQUANT_AVX512VNNI { return code_sum(a, count); });
 }
 
 }  // namespace
