@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "repquant/graph/reads_input.h"
+
 namespace repquant {
 namespace {
 
@@ -149,9 +151,12 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recip
   for (const NodeId id : ws.graph.order()) {
     if (floating.contains(id)) continue;
     const OpKind op = ws.graph.node(id).op;
-    if (op == OpKind::kConv) add_layer(ws, id, 8, 8, targets);
-    if (op == OpKind::kLinear)
-      add_layer(ws, id, scheme.weight_bits, scheme.activation_bits, targets);
+    if (op == OpKind::kLinear || op == OpKind::kConv) {
+      const bool first =
+          op == OpKind::kConv && reads_graph_input(ws.graph, ws.graph.node(id).inputs[0]);
+      add_layer(ws, id, first ? 8 : scheme.weight_bits, first ? 8 : scheme.activation_bits,
+                targets);
+    }
     if (op != OpKind::kMultiHeadAttention) continue;
     for (const int input : {0, 1, 2, kProbabilities}) {
       targets[{id, input}] = {Role::kActivation, scheme.activation_bits, "auto", false};

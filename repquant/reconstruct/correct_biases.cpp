@@ -2,6 +2,7 @@
 
 #include "repquant/observe/block_walk.h"
 #include "repquant/quantize/fake_quantize.h"
+#include "repquant/reconstruct/layer_input.h"
 #include "repquant/reconstruct/second_order.h"
 
 namespace repquant::reconstruct {
@@ -13,9 +14,9 @@ void correct(Workspace& ws, observe::BlockWalk& walk, NodeId id) {
   std::vector<int64_t> counts(sums.size());
   walk.visit({id, 0}, [&](int64_t chunk, const at::Tensor& tensor) {
     const at::Tensor x = input != nullptr ? quantize::fake_quantize(tensor, input->params) : tensor;
-    const at::Tensor rows = x.reshape({-1, x.size(-1)});
-    sums[static_cast<size_t>(chunk)] = rows.sum(0, false, at::kDouble);
-    counts[static_cast<size_t>(chunk)] = rows.size(0);
+    const at::Tensor rows = layer_input(ws, id, x);
+    sums[static_cast<size_t>(chunk)] = rows.sum(1, false, at::kDouble);
+    counts[static_cast<size_t>(chunk)] = rows.size(1);
   });
   at::Tensor mean = sums[0].clone();
   int64_t count = counts[0];
@@ -41,8 +42,9 @@ void correct_biases(Workspace& ws) {
     observe::BlockWalk walk(ws, ws.weights, block, inputs, hook);
     for (const NodeId id : block.nodes) {
       ws.throw_if_stopped();
-      const bool rounded =
-          ws.graph.node(id).op == OpKind::kLinear && ws.plan.find({id, 1}) != nullptr;
+      const OpKind op = ws.graph.node(id).op;
+      const bool layer = op == OpKind::kLinear || op == OpKind::kConv;
+      const bool rounded = layer && ws.plan.find({id, 1}) != nullptr;
       if (rounded && ws.has_constant(id, 2)) correct(ws, walk, id);
       walk.step(id);
     }

@@ -3,7 +3,7 @@
 
 namespace repquant::reconstruct {
 
-// For every linear whose weight is rounded and has not been folded: b += (W_reference - W) E[x^].
+// For every linear and convolution whose weight is rounded and has not been folded: b += (W_reference - W) E[x^].
 void correct_biases(Workspace& ws);
 
 }  // namespace repquant::reconstruct

@@ -47,26 +47,23 @@ at::Tensor inverse_factor(const at::Tensor& gram, double damping) {
   return upper;
 }
 
-}  // namespace
-
-at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const QParams& params,
-                bool act_order, double damping, ThreadPool& pool) {
-  const at::Tensor w = weight.reshape({weight.size(0), -1});
+// One group: rows of w [N, K] from `first` on in `params`.
+at::Tensor gptq_group(const at::Tensor& w, const at::Tensor& gram, const QParams& params,
+                      size_t first, bool act_order, double damping, ThreadPool& pool) {
   const int64_t rows = w.size(0), k = w.size(1);
-  REPQUANT_CHECK(gram.size(0) == k && static_cast<int64_t>(params.scale.size()) == rows);
   const at::Tensor order =
       act_order ? at::argsort(gram.diagonal(), /*stable=*/true, 0, /*descending=*/true)
                 : at::arange(k);
   const at::Tensor ordered = gram.index_select(0, order).index_select(1, order);
   at::Tensor upper;
   for (double d = damping; !upper.defined() && d < 1e6; d *= 10) upper = inverse_factor(ordered, d);
-  if (!upper.defined()) return quantize::quantize_rows(weight, params);
+  if (!upper.defined()) return {};
   const at::Tensor factor = upper.to(at::kFloat).contiguous();
   const at::Tensor work = w.index_select(1, order).contiguous();
   at::Tensor rounded = at::empty_like(work);
   const CodeRange range = code_range(params.spec.bits, std::get<Uniform>(params.spec.format));
   for_each_index(pool, rows, [&](int64_t r) {
-    const auto index = static_cast<size_t>(r);
+    const size_t index = first + static_cast<size_t>(r);
     const int32_t z = params.zero_point.empty() ? 0 : params.zero_point[index];
     quantize_row(work.data_ptr<float>() + r * k, rounded.data_ptr<float>() + r * k, k,
                  factor.data_ptr<float>(), inverse_scale(params.scale[index]), params.scale[index],
@@ -74,6 +71,25 @@ at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const QParams&
   });
   at::Tensor result = at::empty_like(rounded);
   result.index_copy_(1, order, rounded);
+  return result;
+}
+
+}  // namespace
+
+at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const QParams& params,
+                bool act_order, double damping, ThreadPool& pool) {
+  const at::Tensor w = weight.reshape({weight.size(0), -1});
+  const at::Tensor grams = gram.dim() == 2 ? gram.unsqueeze(0) : gram;
+  const int64_t groups = grams.size(0), each = w.size(0) / groups;
+  REPQUANT_CHECK(grams.size(1) == w.size(1) && each * groups == w.size(0) &&
+                 static_cast<int64_t>(params.scale.size()) == w.size(0));
+  at::Tensor result = quantize::quantize_rows(weight, params).reshape(w.sizes()).clone();
+  for (int64_t g = 0; g < groups; ++g) {
+    const at::Tensor found =
+        gptq_group(w.narrow(0, g * each, each), grams[g], params, static_cast<size_t>(g * each),
+                   act_order, damping, pool);
+    if (found.defined()) result.narrow(0, g * each, each).copy_(found);
+  }
   return result.reshape(weight.sizes());
 }
 
@@ -89,8 +105,14 @@ Ridge ridge(const at::Tensor& gram, const at::Tensor& cross, double rho) {
 
 at::Tensor bias_correction(const at::Tensor& weight, const at::Tensor& quantized,
                            const at::Tensor& mean) {
-  const at::Tensor difference = (weight - quantized).reshape({weight.size(0), -1}).to(at::kDouble);
-  return at::mv(difference, mean.to(at::kDouble)).to(at::kFloat);
+  const at::Tensor means = mean.to(at::kDouble).reshape({mean.dim() == 1 ? 1 : mean.size(0), -1});
+  const at::Tensor difference = (weight - quantized).to(at::kDouble);
+  std::vector<at::Tensor> moved;
+  for (int64_t g = 0; g < means.size(0); ++g) {
+    const int64_t each = weight.size(0) / means.size(0);
+    moved.push_back(at::mv(difference.narrow(0, g * each, each).reshape({each, -1}), means[g]));
+  }
+  return at::cat(moved).to(at::kFloat);
 }
 
 }  // namespace repquant::reconstruct

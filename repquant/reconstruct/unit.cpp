@@ -6,9 +6,11 @@
 
 #include <fmt/format.h>
 
+#include "repquant/graph/reads_input.h"
 #include "repquant/quantize/fake_quantize.h"
 #include "repquant/quantize/range_search.h"
 #include "repquant/reconstruct/clipping.h"
+#include "repquant/reconstruct/layer_input.h"
 #include "repquant/reparameterize/fold.h"
 #include "repquant/reparameterize/rotate.h"
 
@@ -54,6 +56,12 @@ QParams published_channels(quantize::ChannelBounds bounds, int bits) {
     channels.lower[c] = -std::nearbyint(-channels.lower[c] / channels.scale[c]) * channels.scale[c];
   }
   return channels;
+}
+
+// [groups, K, K] of [groups, tokens, K].
+at::Tensor gram(const at::Tensor& rows) {
+  if (rows.size(0) == 1) return at::mm(rows[0].t(), rows[0]).unsqueeze(0);
+  return at::bmm(rows.transpose(1, 2), rows);
 }
 
 }  // namespace
@@ -187,8 +195,9 @@ QParams Unit::uniform_range(const Site& site, const QuantSpec& spec) {
 QParams Unit::input_range(const Site& site, const SiteTarget& target) {
   const QuantSpec spec{target.bits, Uniform{false, true, !target.compat, false}, PerTensor{},
                        Range{}};
-  if (ws_.graph.node(site.node).op == OpKind::kConv)
-    return quantize::min_max_range(walk_, site, spec);
+  const Node& node = ws_.graph.node(site.node);
+  if (node.op == OpKind::kConv && reads_graph_input(ws_.graph, node.inputs[0]))
+    return quantize::min_max_range(walk_, site, spec);  // pixels have a range, not tails
   const double shift = shift_behind(site.node);
   const bool log = target.format == "log" || (target.format == "auto" && options_.log_gelu);
   if (log && shift > 0) return shifted_log_range(site, target, shift);
@@ -249,28 +258,16 @@ at::Tensor Unit::sample_rows(const Site& site, int64_t count) {
   return at::cat(parts);
 }
 
-at::Tensor Unit::linear_input(NodeId id, const at::Tensor& x) const {
-  const Node& node = ws_.graph.node(id);
-  if (node.op == OpKind::kLinear) return x.reshape({-1, x.size(-1)});
-  const at::Tensor& w = ws_.constant(id, 1);
-  const std::vector<int64_t> stride = node.attrs.integers("strides", {1, 1});
-  const std::vector<int64_t> pads = node.attrs.integers("pads", {0, 0, 0, 0});
-  const std::vector<int64_t> dilation = node.attrs.integers("dilations", {1, 1});
-  const at::Tensor columns =
-      at::im2col(x, {w.size(2), w.size(3)}, dilation, {pads[0], pads[1]}, stride);
-  return columns.transpose(1, 2).reshape({-1, columns.size(1)});
-}
-
 Moments Unit::input_moments(NodeId id) {
   const Assignment* input = ws_.plan.find({id, 0});
   std::vector<Moments> parts(static_cast<size_t>(walk_.chunks()));
   walk_.visit({id, 0}, [&](int64_t chunk, const at::Tensor& tensor) {
     const at::Tensor x = input != nullptr ? quantize::fake_quantize(tensor, input->params) : tensor;
-    const at::Tensor rows = linear_input(id, x);
+    const at::Tensor rows = layer_input(ws_, id, x);
     Moments& part = parts[static_cast<size_t>(chunk)];
-    if (options_.gptq) part.gram = at::mm(rows.t(), rows).to(at::kDouble);
-    part.mean = rows.sum(0, false, at::kDouble);
-    part.count = rows.size(0);
+    if (options_.gptq) part.gram = gram(rows).to(at::kDouble);
+    part.mean = rows.sum(1, false, at::kDouble);
+    part.count = rows.size(1);
   });
   Moments total = parts[0];
   for (size_t i = 1; i < parts.size(); ++i) {
@@ -284,22 +281,20 @@ Moments Unit::input_moments(NodeId id) {
 
 void Unit::round_weight(NodeId id) {
   const SiteTarget& target = *ws_.target({id, 1});
-  const bool grouped =
-      ws_.graph.node(id).op == OpKind::kConv && ws_.graph.node(id).attrs.integer("group", 1) != 1;
   if (options_.ridge && ws_.graph.node(id).op == OpKind::kLinear) apply_ridge(id);
   const at::Tensor weight = ws_.constant(id, 1);
   const QParams params = weight_range(weight, target, options_.weight_range, *ws_.pool);
   Moments moments;
-  if (!grouped && (options_.gptq || options_.bias_correction)) moments = input_moments(id);
+  if (options_.gptq || options_.bias_correction) moments = input_moments(id);
   const int64_t width = weight.numel() / weight.size(0);
   at::Tensor rounded;
   // Fewer tokens than inputs say too little about the output: such a layer (the head) is rounded.
-  if (options_.gptq && !grouped && moments.count >= 2 * width) {
+  if (options_.gptq && moments.count >= 2 * width) {
     rounded = gptq(weight, moments.gram, params, options_.act_order, options_.damping, *ws_.pool);
   } else {
     rounded = quantize::quantize_rows(weight, params);
   }
-  if (options_.bias_correction && !grouped && ws_.has_constant(id, 2)) {
+  if (options_.bias_correction && ws_.has_constant(id, 2)) {
     ws_.set_constant(id, 2, ws_.constant(id, 2) + bias_correction(weight, rounded, moments.mean));
   }
   latent_[id] = weight;
@@ -318,8 +313,9 @@ void Unit::apply_ridge(NodeId id) {
   };
   std::vector<Part> parts(static_cast<size_t>(walk_.chunks()));
   walk_.visit({id, 0}, [&](int64_t chunk, const at::Tensor& tensor) {
-    const at::Tensor rows = linear_input(id, tensor);
-    const at::Tensor x = linear_input(id, quantize::fake_quantize(tensor, input->params));
+    const at::Tensor rows = layer_input(ws_, id, tensor)[0];
+    const at::Tensor x =
+        layer_input(ws_, id, quantize::fake_quantize(tensor, input->params))[0];
     const at::Tensor residual = at::mm(rows - x, w.t());
     const at::Tensor ones = at::cat({x, at::ones({x.size(0), 1})}, 1);
     Part& part = parts[static_cast<size_t>(chunk)];

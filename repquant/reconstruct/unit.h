@@ -34,7 +34,6 @@ class Unit {
   void round_weight(NodeId id);
   void apply_ridge(NodeId id);
   Moments input_moments(NodeId id);
-  at::Tensor linear_input(NodeId id, const at::Tensor& x) const;  // rows [tokens, K]
   at::Tensor sample_rows(const Site& site, int64_t count);
   void centre_values(NodeId id);
   void set(const Site& site, Role role, QParams params);
