@@ -8,6 +8,7 @@
 //   rms_norm              x, gamma [C], beta [C] (may be absent; not in ONNX); attrs epsilon, axis = -1
 //   gelu                  x; attr approximate: "none" or "tanh"
 //   silu                  x;  x * sigmoid(x)
+//   clip                  x, min, max: scalars, or (not in ONNX) tensors that broadcast to x
 //   multi_head_attention  q [.., T, H*d], k [.., S, KV*d], v [.., S, KV*dv], bias/mask (may be absent,
 //                         added to the scores, broadcast to [.., H, T, S]) -> [.., T, H*dv];
 //                         attrs heads = H, kv_heads = KV, scale (float; scores = scale * q k^T), causal,

@@ -85,11 +85,19 @@ Lowering::Clamped Lowering::clamped_output(NodeId id) const {
   if (reader.op == OpKind::kRelu) {
     form.lowest = 0.0f;
   } else if (reader.op == OpKind::kClip) {
+    const Demand wanted = demand(reader.outputs[0]);
+    const CodeFormat* format = wanted.only_codes();
+    if (format == nullptr) return {own, {}};
+    // Bounds a channel are one where they end at the same code.
     const auto bound = [&](size_t i) -> std::optional<float> {
       if (reader.inputs.size() <= i || !graph_.is_constant(reader.inputs[i])) return std::nullopt;
       const Tensor& tensor = *graph_.value(reader.inputs[i]).constant;
-      if (tensor.dtype() != DType::kF32 || tensor.size() != 1) return std::nullopt;
-      return tensor.as<float>()[0];
+      if (tensor.dtype() != DType::kF32 || tensor.size() < 1) return std::nullopt;
+      const auto values = tensor.as<float>();
+      const int32_t code = encode(*format, values[0]);
+      const bool same = std::all_of(values.begin(), values.end(),
+                                    [&](float x) { return encode(*format, x) == code; });
+      return same ? std::optional<float>(values[0]) : std::nullopt;
     };
     form.lowest = bound(1);
     form.highest = bound(2);

@@ -28,7 +28,7 @@ bool untouched(const Workspace& ws) {
 }
 
 bool can_measure(const Workspace& ws, int64_t samples) {
-  return std::min(samples, ws.calibration.count) > 0 && ws.graph.inputs.size() == 1;
+  return std::min(samples, ws.calibration.count) > 0;
 }
 
 // Both models node by node, the float one first.
@@ -36,9 +36,7 @@ void compare(Workspace& ws, const std::string& stage, int64_t samples, const Wei
              const SiteHook& hook) {
   const at::NoGradGuard no_grad;
   const Interpreter floating(ws.graph, ws.reference), quantized(ws.graph, weights);
-  ValueMap want{
-      {ws.graph.inputs[0], ws.calibration.load(0, std::min(samples, ws.calibration.count))}},
-      got = want;
+  ValueMap want = load_values(ws, 0, std::min(samples, ws.calibration.count)), got = want;
   std::map<ValueId, int> uses;
   for (const NodeId id : ws.graph.order()) {
     for (const ValueId v : ws.graph.node(id).inputs) ++uses[v];

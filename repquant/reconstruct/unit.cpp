@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "repquant/core/format/uniform.h"
 #include "repquant/graph/reads_input.h"
 #include "repquant/quantize/fake_quantize.h"
 #include "repquant/quantize/range_search.h"
@@ -56,6 +57,27 @@ QParams published_channels(quantize::ChannelBounds bounds, int bits) {
     channels.lower[c] = -std::nearbyint(-channels.lower[c] / channels.scale[c]) * channels.scale[c];
   }
   return channels;
+}
+
+// A clip with a bound a channel before the site: no range beyond the least of them, since the codes
+// of all channels end at one bound.
+QParams below_bounds(const Workspace& ws, const Site& site, QParams params) {
+  NodeId before = ws.graph.value(ws.graph.node(site.node).inputs[0]).producer;
+  if (before >= 0 && ws.graph.node(before).op == OpKind::kPad)
+    before = ws.graph.value(ws.graph.node(before).inputs[0]).producer;
+  const bool clipped = before >= 0 && ws.graph.node(before).op == OpKind::kClip &&
+                       ws.has_constant(before, 2) && ws.constant(before, 2).numel() > 1;
+  if (!clipped || params.scale.size() != 1 || params.zero_point.size() != 1) return params;
+  const CodeRange range = code_range(params.spec.bits, std::get<Uniform>(params.spec.format));
+  const auto value = [&](int32_t code) {
+    return static_cast<double>(params.scale[0]) * (code - params.zero_point[0]);
+  };
+  const double least = ws.constant(before, 2).min().item<double>();
+  if (value(range.hi) <= least) return params;
+  const UniformParams found = uniform_from_range(value(range.lo), least, params.spec.bits, true);
+  params.scale = {found.scale};
+  params.zero_point = {found.zero};
+  return params;
 }
 
 // [groups, K, K] of [groups, tokens, K].
@@ -201,7 +223,7 @@ QParams Unit::input_range(const Site& site, const SiteTarget& target) {
   const double shift = shift_behind(site.node);
   const bool log = target.format == "log" || (target.format == "auto" && options_.log_gelu);
   if (log && shift > 0) return shifted_log_range(site, target, shift);
-  return uniform_range(site, spec);
+  return below_bounds(ws_, site, uniform_range(site, spec));
 }
 
 // Base 37/k and range by the error of the layer's output on sampled rows; from 6 bits on a uniform

@@ -83,6 +83,8 @@ Tensors round_half_even(const Node& node, Inputs in) { return {at::round(require
 
 Tensors clip(const Node& node, Inputs in) {
   const at::Tensor x = widened(required(node, in, 0));
+  const bool one_a_channel = present(in, 1) && present(in, 2) && in[1].numel() * in[2].numel() > 1;
+  if (one_a_channel) return {at::clamp(x, in[1], in[2])};
   std::optional<at::Scalar> low, high;
   if (present(in, 1)) low = widened(in[1]).item();
   else if (node.attrs.has("min")) low = node.attrs.real("min", 0.0F);
