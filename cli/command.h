@@ -56,8 +56,9 @@ using LayerTap = std::function<void(const std::string& layer, ConstTensorView va
 struct OpenedModel {
   std::string kind;  // "artifact", "float", "simulated"
   Model run;
-  std::function<void(const Tensor& item, const LayerTap&)> trace;  // one item, [1, ...]
-  std::vector<int64_t> item;  // input shape without the batch, -1: unknown
+  std::function<void(Model::Inputs item, const LayerTap&)> trace;  // one item, [1, ...] each
+  std::vector<int64_t> item;  // first input's shape without the batch, -1: unknown
+  std::vector<std::string> inputs, outputs;  // names, as data sets look for them
   std::optional<Preprocess> preprocess;
   std::vector<std::string> class_names;
   std::shared_ptr<const Program> program;  // of artifacts

@@ -85,7 +85,7 @@ Layers measure(const OpenedModel& a, const OpenedModel& b, const Dataset& data,
                const Context& context) {
   Layers layers;
   std::map<std::string, size_t> places;
-  for_each_item(data, options.samples, context, "compare", [&](int64_t, const Tensor& item) {
+  for_each_item(data, options.samples, context, "compare", [&](int64_t, Model::Inputs item) {
     std::map<std::string, Kept> first;
     a.trace(item, [&](const std::string& name, ConstTensorView value) {
       if (skipped.count(name) == 0) first[name] = keep(value);

@@ -84,15 +84,19 @@ std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& mode
   }
   request.options.preprocess = choose_preprocess(request.preprocess, model.preprocess, model.item);
   context.sink.info("preprocessing: " + request.preprocess.reason);
+  request.options.inputs = model.inputs;
+  request.options.targets = {"target"};
+  for (const std::string& output : model.outputs) request.options.targets.push_back(output);
   return open_dataset(request.data, request.options);
 }
 
 void for_each_item(const Dataset& data, int64_t count, const Context& context, const char* verb,
-                   const std::function<void(int64_t index, const Tensor& item)>& fn) {
+                   const std::function<void(int64_t index, Model::Inputs item)>& fn) {
   for (int64_t i = 0; i < std::min(count, data.size()); ++i) {
     if (context.stop->raised()) throw Interrupted(std::string(verb) + ": interrupted");
     const std::vector<int64_t> index{i};
-    fn(i, load_batch(data, index));
+    const std::vector<Tensor> inputs = load_inputs(data, index);
+    fn(i, inputs);
   }
 }
 

@@ -27,8 +27,8 @@ void set_range(DatasetOptions& options, const std::string& text);
 // With the preprocessing of the request, the model or the guess, which is said.
 std::unique_ptr<Dataset> open_data(DataRequest& request, const OpenedModel& model,
                                    const Context& context);
-// fn(index, item [1, ...]) for the first `count` items; ends with Interrupted on Ctrl-C.
+// fn(index, inputs [1, ...]) for the first `count` items; ends with Interrupted on Ctrl-C.
 void for_each_item(const Dataset& data, int64_t count, const Context& context, const char* verb,
-                   const std::function<void(int64_t index, const Tensor& item)>& fn);
+                   const std::function<void(int64_t index, Model::Inputs item)>& fn);
 
 }  // namespace repquant::cli

@@ -29,12 +29,13 @@ std::vector<int64_t> item_shape(const Graph& graph) {
   return item;
 }
 
-void trace(const Graph& graph, const WeightMap& weights, const SiteHook& hook, const Tensor& item,
+void trace(const Graph& graph, const WeightMap& weights, const SiteHook& hook, Model::Inputs item,
            const LayerTap& tap) {
   const at::NoGradGuard no_grad;
-  check_item(graph, item);
+  check_items(graph, item);
   const Interpreter interpreter(graph, weights);
-  ValueMap values{{graph.inputs.at(0), to_aten(item)}};
+  ValueMap values;
+  for (size_t i = 0; i < item.size(); ++i) values[graph.inputs[i]] = to_aten(item[i]);
   const auto show = [&](const std::string& name, const at::Tensor& value) {
     if (value.scalar_type() != at::kFloat) return;
     const Tensor host = from_aten(value);
@@ -48,6 +49,11 @@ void trace(const Graph& graph, const WeightMap& weights, const SiteHook& hook, c
   show("output", values.at(graph.outputs.at(0)));
 }
 
+void name_values(OpenedModel& model, const Graph& graph) {
+  for (const ValueId id : graph.inputs) model.inputs.push_back(graph.value(id).name);
+  for (const ValueId id : graph.outputs) model.outputs.push_back(graph.value(id).name);
+}
+
 OpenedModel open_float(const fs::path& path, const Context& context) {
   at::set_num_threads(1);
   auto loaded = std::make_shared<Loaded>();
@@ -57,9 +63,10 @@ OpenedModel open_float(const fs::path& path, const Context& context) {
   model.kind = "float";
   model.item = item_shape(loaded->graph);
   model.preprocess = preprocess_beside(path);
-  model.run = [loaded, run = float_model(loaded->graph, loaded->weights, context.pool)](
-                  const Tensor& batch) { return run(batch); };
-  model.trace = [loaded](const Tensor& item, const LayerTap& tap) {
+  name_values(model, loaded->graph);
+  model.run = Model([loaded, run = float_model(loaded->graph, loaded->weights, context.pool)](
+                        Model::Inputs batch) { return run(batch); });
+  model.trace = [loaded](Model::Inputs item, const LayerTap& tap) {
     trace(loaded->graph, loaded->weights, {}, item, tap);
   };
   return model;
@@ -89,9 +96,10 @@ OpenedModel open_simulated(const fs::path& path, const SimulateRequest& request,
   model.item = item_shape(run->float_graph);
   model.preprocess = run->preprocess;
   const SiteHook hook = quantize::plan_hook(run->ws.plan);
-  model.run = [run, score = float_model(run->ws.graph, run->ws.weights, context.pool, hook)](
-                  const Tensor& batch) { return score(batch); };
-  model.trace = [run, hook](const Tensor& item, const LayerTap& tap) {
+  name_values(model, run->float_graph);
+  model.run = Model([run, score = float_model(run->ws.graph, run->ws.weights, context.pool, hook)](
+                        Model::Inputs batch) { return score(batch); });
+  model.trace = [run, hook](Model::Inputs item, const LayerTap& tap) {
     trace(run->ws.graph, run->ws.weights, hook, item, tap);
   };
   return model;

@@ -32,10 +32,12 @@ class BranchOf {
 };
 
 void trace_artifact(const std::shared_ptr<const Program>& program, ThreadPool& pool,
-                    const Tensor& item, const LayerTap& tap) {
+                    Model::Inputs item, const LayerTap& tap) {
   Session session(program, {.max_batch = 1, .pool = &pool});
   Tensor result = make_result(program->plan());
-  const std::vector<ConstTensorView> in{item.view()};
+  const std::vector<Tensor> values = plan_inputs(program->plan(), item);
+  std::vector<ConstTensorView> in;
+  for (const Tensor& input : values) in.push_back(input.view());
   const std::vector<TensorView> results{result.view()};
   BranchOf branch;
   session.run_tapped(in, results, [&](const Step& step, int, ConstTensorView value) {
@@ -53,6 +55,12 @@ OpenedModel open_artifact(const std::filesystem::path& path, const Context& cont
   model.run = artifact_model(model.program, context.pool);
   const Plan& plan = model.program->plan();
   model.item = plan.buffers.at(static_cast<size_t>(plan.inputs.at(0))).item_shape;
+  for (const int input : plan.inputs)
+    model.inputs.push_back(plan.buffers.at(static_cast<size_t>(input)).name);
+  if (plan.model.is_object() && plan.model.contains("outputs")) {
+    for (const auto& output : plan.model["outputs"])
+      if (output.is_object()) model.outputs.push_back(output.value("name", ""));
+  }
   if (plan.model.is_object() && plan.model.contains("preprocess")) {
     model.preprocess = preprocess_from_json(plan.model["preprocess"]);
   }
@@ -62,7 +70,7 @@ OpenedModel open_artifact(const std::filesystem::path& path, const Context& cont
       model.class_names.push_back(name.is_string() ? name.get<std::string>() : "");
     }
   }
-  model.trace = [program = model.program, &pool = context.pool](const Tensor& item,
+  model.trace = [program = model.program, &pool = context.pool](Model::Inputs item,
                                                                 const LayerTap& tap) {
     trace_artifact(program, pool, item, tap);
   };

@@ -64,14 +64,18 @@ std::string score_text(const nlohmann::json& metrics) {
   std::string text;
   for (const char* when : {"before", "after"}) {
     const auto& m = metrics[when];
+    if (m.contains("mse")) text += fmt::format("{:<9} MSE {:.6f}\n", when, m["mse"].get<double>());
     if (!m.contains("top1")) continue;
     text += fmt::format("{:<9} top-1 {:.2f} % [{:.2f}, {:.2f}]  top-5 {:.2f} %\n", when,
                         m["top1"].get<double>(), m["top1_interval"][0].get<double>(),
                         m["top1_interval"][1].get<double>(), m["top5"].get<double>());
   }
-  return text + fmt::format("agreement {:.2f} %, KL {:.5f}\n",
-                            metrics["difference"]["agreement"].get<double>(),
-                            metrics["difference"]["kl"].get<double>());
+  const auto& d = metrics["difference"];
+  if (d.contains("agreement"))
+    text += fmt::format("agreement {:.2f} %\n", d["agreement"].get<double>());
+  if (d.contains("kl")) text += fmt::format("KL        {:.5f} nats\n", d["kl"].get<double>());
+  if (d.contains("snr")) text += fmt::format("SNR       {:.2f} dB\n", d["snr"].get<double>());
+  return text;
 }
 
 std::string outcome_text(const QuantizeOutcome& done) {

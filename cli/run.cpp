@@ -5,6 +5,7 @@
 #include "cli/data_options.h"
 #include "repquant/core/error.h"
 #include "repquant/data/npy.h"
+#include "repquant/evaluate/artifact_model.h"
 #include "repquant/runtime/session.h"
 
 namespace repquant::cli {
@@ -22,7 +23,7 @@ std::string class_name(const OpenedModel& model, int64_t index) {
   return i < model.class_names.size() ? model.class_names[i] : fmt::format("class {}", index);
 }
 
-nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Context& context,
+nlohmann::json profile(const OpenedModel& model, Model::Inputs inputs, const Context& context,
                        std::string& text) {
   if (model.program == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "run: --profile: expected an artifact");
@@ -30,7 +31,9 @@ nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Cont
   Session session(model.program, {.max_batch = 1, .pool = &context.pool});
   const Plan& plan = model.program->plan();
   Tensor result = make_result(plan);
-  const std::vector<ConstTensorView> in{input.view()};
+  const std::vector<Tensor> values = plan_inputs(plan, inputs);
+  std::vector<ConstTensorView> in;
+  for (const Tensor& input : values) in.push_back(input.view());
   const std::vector<TensorView> out{result.view()};
   std::vector<StepTime> times;
   session.run(in, out);  // warm
@@ -49,9 +52,16 @@ nlohmann::json profile(const OpenedModel& model, const Tensor& input, const Cont
   return rows;
 }
 
-nlohmann::json rank(const OpenedModel& model, const Tensor& logits, int64_t top,
+// The first `offset` answers are a background class, which is not ranked.
+nlohmann::json rank(const OpenedModel& model, const Tensor& logits, int64_t top, int64_t offset,
                     std::string& text) {
-  const auto values = logits.as<float>();
+  const auto all = logits.as<float>();
+  if (offset >= static_cast<int64_t>(all.size())) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("run: --label-offset: expected less than {} classes, got {}",
+                            all.size(), offset));
+  }
+  const auto values = all.subspan(static_cast<size_t>(offset));
   const std::vector<double> shares = softmax(values);
   nlohmann::json rows = nlohmann::json::array();
   for (const int64_t index : top_k(values, top)) {
@@ -74,13 +84,13 @@ Outcome run(Options& options, const Context& context) {
   Outcome outcome;
   outcome.result = {
       {"model", options.model}, {"kind", model.kind}, {"items", nlohmann::json::array()}};
-  for_each_item(*data, data->size(), context, "run", [&](int64_t i, const Tensor& input) {
-    const Tensor logits = model.run(input);
+  for_each_item(*data, data->size(), context, "run", [&](int64_t i, Model::Inputs inputs) {
+    const Tensor logits = model.run(inputs);
     outcome.text += data->name(i) + "\n";
     nlohmann::json row = {{"name", data->name(i)}, {"shape", logits.shape()}};
-    row["top"] = rank(model, logits, options.top, outcome.text);
+    row["top"] = rank(model, logits, options.top, options.data.label_offset, outcome.text);
     if (options.profile && i == 0)
-      outcome.result["profile"] = profile(model, input, context, outcome.text);
+      outcome.result["profile"] = profile(model, inputs, context, outcome.text);
     outcome.result["items"].push_back(std::move(row));
     if (options.output.empty() || i > 0) return;
     write_npy(options.output, logits.view());

@@ -42,12 +42,12 @@ Outcome verify(Options& options, const Context& context) {
   const auto data = open_data(options.data, model, context);
   std::vector<int64_t> indices(static_cast<size_t>(std::min(options.samples, data->size())));
   std::iota(indices.begin(), indices.end(), 0);
-  const Tensor inputs = load_batch(*data, indices);
+  const std::vector<Tensor> inputs = load_inputs(*data, indices);
   std::string listed;
   int64_t compared = 0;
   const Plan plan = read_artifact(options.model);
   const auto found = first_difference(
-      plan, model.program, {inputs}, &context.pool, [&](int64_t item, const Step& step) {
+      plan, model.program, inputs, &context.pool, [&](int64_t item, const Step& step) {
         ++compared;
         if (options.steps)
           listed += fmt::format("item {}  {:<40} {:<12} equal\n", item, step.name, step.op);

@@ -73,29 +73,62 @@ template <class T, class F> Tensor converted(const Tensor& stored, F to_float) {
   return floats;
 }
 
+std::span<const std::byte> item_of(const ArraySource& source, int64_t index) {
+  REPQUANT_CHECK(index >= 0 && index < source.shape[0]);
+  const Shape item(source.shape.begin() + 1, source.shape.end());
+  const size_t bytes = static_cast<size_t>(element_count(item)) * size_of(source.dtype);
+  return {source.data + static_cast<size_t>(index) * bytes, bytes};
+}
+
+// An item that is used as it is; f16 and f64 become f32.
+Tensor values_of(const ArraySource& source, int64_t index, const fs::path& path) {
+  const std::span<const std::byte> bytes = item_of(source, index);
+  Tensor tensor(source.dtype, Shape(source.shape.begin() + 1, source.shape.end()));
+  if (!bytes.empty()) std::memcpy(tensor.data(), bytes.data(), bytes.size());
+  bool finite = true;
+  if (source.dtype == DType::kF64)  // NumPy's default type
+    tensor = converted<double>(tensor, [](double x) { return static_cast<float>(x); });
+  if (source.dtype == DType::kF16) tensor = converted<uint16_t>(tensor, half_to_float);
+  if (tensor.dtype() == DType::kF32) finite = all_finite(std::as_const(tensor).as<float>());
+  if (!finite)
+    fail(path, fmt::format("expected finite numbers, item {} holds NaN or infinity", index));
+  return tensor;
+}
+
 class ArrayDataset final : public Dataset {
  public:
-  ArrayDataset(ArraySource source, std::vector<int64_t> labels,
+  ArrayDataset(ArraySource source, ArrayCompanions companions, std::vector<int64_t> labels,
                std::vector<std::string> class_names, fs::path path, Preprocess preprocess)
       : source_(std::move(source)),
+        companions_(std::move(companions)),
         labels_(std::move(labels)),
         class_names_(std::move(class_names)),
         path_(std::move(path)),
         preprocess_(std::move(preprocess)),
         layout_(layout_of(source_, path_)),
-        item_(source_.shape.begin() + 1, source_.shape.end()),
-        item_bytes_(static_cast<size_t>(element_count(item_)) * size_of(source_.dtype)) {
+        item_(source_.shape.begin() + 1, source_.shape.end()) {
     labels_.resize(static_cast<size_t>(size()), -1);
     if (layout_ != Layout::kValues) check_preprocess(preprocess_);
   }
   int64_t size() const override { return source_.shape[0]; }
   Sample load(int64_t index) const override {
     Tensor input = layout_ == Layout::kValues
-                       ? values(index)
+                       ? values_of(source_, index, path_)
                        : apply_preprocess(pixels(index), preprocess_, name(index));
-    return {std::move(input), label(index), name(index)};
+    Sample sample{std::move(input), label(index), name(index), {}, {}};
+    for (const ArraySource& other : companions_.others)
+      sample.others.push_back(values_of(other, index, path_));
+    if (companions_.target) sample.target = values_of(*companions_.target, index, path_);
+    return sample;
   }
-  std::string digest(int64_t index) const override { return sha256_hex(item(index)); }
+  std::string digest(int64_t index) const override {
+    if (companions_.others.empty()) return sha256_hex(item_of(source_, index));
+    Sha256 sum;
+    sum.update(item_of(source_, index));
+    for (const ArraySource& other : companions_.others) sum.update(item_of(other, index));
+    return sum.hex();
+  }
+  bool has_targets() const override { return companions_.target.has_value(); }
   std::string name(int64_t index) const override {
     return fmt::format("{}[{}]", path_.filename().string(), index);
   }
@@ -103,32 +136,13 @@ class ArrayDataset final : public Dataset {
   const std::vector<std::string>& class_names() const override { return class_names_; }
 
  private:
-  std::span<const std::byte> item(int64_t index) const {
-    REPQUANT_CHECK(index >= 0 && index < size());
-    return {source_.data + static_cast<size_t>(index) * item_bytes_, item_bytes_};
-  }
-
-  Tensor values(int64_t index) const {
-    const std::span<const std::byte> bytes = item(index);
-    Tensor tensor(source_.dtype, item_);
-    if (!bytes.empty()) std::memcpy(tensor.data(), bytes.data(), bytes.size());
-    bool finite = true;
-    if (source_.dtype == DType::kF64)  // NumPy's default type
-      tensor = converted<double>(tensor, [](double x) { return static_cast<float>(x); });
-    if (source_.dtype == DType::kF16) tensor = converted<uint16_t>(tensor, half_to_float);
-    if (tensor.dtype() == DType::kF32) finite = all_finite(std::as_const(tensor).as<float>());
-    if (!finite)
-      fail(path_, fmt::format("expected finite numbers, item {} holds NaN or infinity", index));
-    return tensor;
-  }
-
   Image pixels(int64_t index) const {
-    const auto* source = reinterpret_cast<const uint8_t*>(item(index).data());
+    const auto* source = reinterpret_cast<const uint8_t*>(item_of(source_, index).data());
     const bool first = layout_ == Layout::kChannelsFirst;
     const int64_t channels = layout_ == Layout::kGrey ? 1 : first ? item_[0] : item_[2];
     const int64_t height = item_[first ? 1 : 0], width = item_[first ? 2 : 1];
     Image image{static_cast<int>(width), static_cast<int>(height), static_cast<int>(channels), {}};
-    image.pixels.assign(source, source + item_bytes_);
+    image.pixels.assign(source, source + element_count(item_));
     if (!first || channels == 1) return image;
     const size_t plane = static_cast<size_t>(width) * static_cast<size_t>(height);
     for (size_t i = 0; i < plane; ++i) {
@@ -138,13 +152,13 @@ class ArrayDataset final : public Dataset {
   }
 
   ArraySource source_;
+  ArrayCompanions companions_;
   std::vector<int64_t> labels_;
   std::vector<std::string> class_names_;
   fs::path path_;
   Preprocess preprocess_;
   Layout layout_;
   Shape item_;
-  size_t item_bytes_;
 };
 
 template <class T> std::vector<int64_t> as_labels(const Tensor& tensor) {
@@ -192,11 +206,21 @@ std::vector<int64_t> labels_from_array(const Tensor& tensor, int64_t count, cons
 
 std::string pick_array(const std::map<std::string, Tensor>& arrays, const fs::path& path,
                        const DatasetOptions& options) {
+  if (options.inputs.size() > 1 && !options.array.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("data: \"{}\": --array names one array, the model has {} inputs",
+                            path.string(), options.inputs.size()),
+                "name the arrays as the model's inputs");
+  }
   std::string names, only;
   int64_t inputs = 0;
+  const auto is_target = [&](const std::string& name) {
+    return std::find(options.targets.begin(), options.targets.end(), name) !=
+           options.targets.end();
+  };
   for (const auto& [name, tensor] : arrays) {
     names += fmt::format("{}\"{}\"", names.empty() ? "" : ", ", name.substr(0, 64));
-    if (name == "labels") continue;
+    if (name == "labels" || is_target(name)) continue;
     only = name;
     ++inputs;
   }
@@ -207,6 +231,11 @@ std::string pick_array(const std::map<std::string, Tensor>& arrays, const fs::pa
                 fmt::format("data: \"{}\": expected an array \"{}\", got {}", path.string(),
                             options.array, names));
   }
+  if (!options.inputs.empty() && arrays.contains(options.inputs[0])) return options.inputs[0];
+  if (options.inputs.size() > 1) {
+    fail(path, fmt::format("expected an array \"{}\", an input of the model, got {}",
+                           options.inputs[0], names));
+  }
   for (const char* usual : {"images", "input", "inputs", "pixels", "x", "data", "arr_0"}) {
     if (arrays.contains(usual)) return usual;
   }
@@ -215,24 +244,49 @@ std::string pick_array(const std::map<std::string, Tensor>& arrays, const fs::pa
                          names.empty() ? "none" : names));
 }
 
+ArraySource source_of(std::map<std::string, Tensor>& arrays, const std::string& name) {
+  auto tensor = std::make_shared<const Tensor>(std::move(arrays[name]));
+  return {tensor, static_cast<const std::byte*>(tensor->data()), tensor->dtype(), tensor->shape()};
+}
+
+ArraySource companion(std::map<std::string, Tensor>& arrays, const std::string& name, int64_t count,
+                      const fs::path& path) {
+  if (!arrays.contains(name))
+    fail(path, fmt::format("expected an array \"{}\", an input of the model", name));
+  ArraySource source = source_of(arrays, name);
+  const bool pixels = source.dtype == DType::kU8;
+  if (pixels || layout_of(source, path) != Layout::kValues || source.shape[0] != count) {
+    fail(path, fmt::format("expected \"{}\" of {} items, numbers and not pixels, got {} {}", name,
+                           count, numpy_name(source.dtype), to_string(source.shape)));
+  }
+  return source;
+}
+
 std::unique_ptr<Dataset> open_arrays(std::map<std::string, Tensor> arrays, const fs::path& path,
                                      const DatasetOptions& options) {
   const std::string name = pick_array(arrays, path, options);
-  auto tensor = std::make_shared<const Tensor>(std::move(arrays[name]));
-  ArraySource source{tensor, static_cast<const std::byte*>(tensor->data()), tensor->dtype(),
-                     tensor->shape()};
-  const int64_t count = tensor->rank() > 0 ? tensor->shape()[0] : 0;
+  ArraySource source = source_of(arrays, name);
+  const int64_t count = source.shape.empty() ? 0 : source.shape[0];
   std::vector<int64_t> labels;
   if (!options.labels.empty()) labels = read_plain_labels(options.labels, count);
   else if (arrays.contains("labels")) labels = labels_from_array(arrays["labels"], count, path);
-  return make_array_dataset(std::move(source), std::move(labels), path, options);
+  ArrayCompanions companions;
+  for (size_t i = 1; i < options.inputs.size(); ++i)
+    companions.others.push_back(companion(arrays, options.inputs[i], count, path));
+  for (const std::string& target : options.targets) {
+    if (companions.target || target == name || !arrays.contains(target)) continue;
+    companions.target = companion(arrays, target, count, path);
+  }
+  return make_array_dataset(std::move(source), std::move(companions), std::move(labels), path,
+                            options);
 }
 
 }  // namespace
 
-std::unique_ptr<Dataset> make_array_dataset(ArraySource source, std::vector<int64_t> labels,
-                                            const fs::path& path, const DatasetOptions& options) {
-  return std::make_unique<ArrayDataset>(std::move(source), std::move(labels),
+std::unique_ptr<Dataset> make_array_dataset(ArraySource source, ArrayCompanions companions,
+                                            std::vector<int64_t> labels, const fs::path& path,
+                                            const DatasetOptions& options) {
+  return std::make_unique<ArrayDataset>(std::move(source), std::move(companions), std::move(labels),
                                         class_names_of(options), path, options.preprocess);
 }
 
@@ -243,7 +297,7 @@ std::unique_ptr<Dataset> open_npy(const fs::path& path, const DatasetOptions& op
   std::vector<int64_t> labels;
   if (!options.labels.empty())
     labels = read_plain_labels(options.labels, header.shape.empty() ? 0 : header.shape[0]);
-  return make_array_dataset(std::move(source), std::move(labels), path, options);
+  return make_array_dataset(std::move(source), {}, std::move(labels), path, options);
 }
 
 std::unique_ptr<Dataset> open_npz(const fs::path& path, const DatasetOptions& options) {

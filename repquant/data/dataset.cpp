@@ -24,6 +24,7 @@ class Range final : public Dataset {
   std::string name(int64_t index) const override { return all_->name(at(index)); }
   int64_t label(int64_t index) const override { return all_->label(at(index)); }
   const std::vector<std::string>& class_names() const override { return all_->class_names(); }
+  bool has_targets() const override { return all_->has_targets(); }
 
  private:
   int64_t at(int64_t index) const {
@@ -73,8 +74,16 @@ std::unique_ptr<Dataset> open_all(const fs::path& path, const DatasetOptions& op
         ErrorCode::kNotFound,
         fmt::format("data: \"{}\": expected a folder or file, got nothing there", path.string()));
   }
-  if (fs::is_directory(status)) return open_image_folder(path, options);
   const std::string extension = path.extension().string();
+  if (options.inputs.size() > 1 && extension != ".npz" && extension != ".safetensors") {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("data: \"{}\": expected .npz or .safetensors with an array for each of "
+                            "the model's {} inputs",
+                            path.string(), options.inputs.size()),
+                fmt::format("numpy.savez(\"data.npz\", {}=..., {}=...)", options.inputs[0],
+                            options.inputs[1]));
+  }
+  if (fs::is_directory(status)) return open_image_folder(path, options);
   if (has_image_extension(path)) return open_image_file(path, options);
   if (extension == ".npy") return open_npy(path, options);
   if (extension == ".npz") return open_npz(path, options);
@@ -106,29 +115,38 @@ std::unique_ptr<Dataset> open_dataset(const fs::path& path, const DatasetOptions
   return std::make_unique<Range>(std::move(all), options.begin, end);
 }
 
-Tensor load_batch(const Dataset& dataset, std::span<const int64_t> indices) {
-  Tensor batch;
-  Shape item;
+std::vector<Tensor> load_inputs(const Dataset& dataset, std::span<const int64_t> indices) {
+  std::vector<Tensor> batch;
+  const auto put = [&](const Tensor& item, size_t input, size_t i) {
+    if (i == 0) {
+      Shape shape{static_cast<int64_t>(indices.size())};
+      shape.insert(shape.end(), item.shape().begin(), item.shape().end());
+      batch.emplace_back(item.dtype(), shape);
+    }
+    Tensor& all = batch.at(input);
+    const Shape first(all.shape().begin() + 1, all.shape().end());
+    if (item.shape() != first || item.dtype() != all.dtype()) {
+      throw Error(ErrorCode::kCorruptFile,
+                  fmt::format("data: \"{}\": expected shape {} as \"{}\" has, got {}",
+                              dataset.name(indices[i]), to_string(first), dataset.name(indices[0]),
+                              to_string(item.shape())),
+                  "pass --crop to make them equal");
+    }
+    if (item.bytes() > 0)
+      std::memcpy(static_cast<std::byte*>(all.data()) + i * item.bytes(), item.data(),
+                  item.bytes());
+  };
   for (size_t i = 0; i < indices.size(); ++i) {
     const Sample sample = dataset.load(indices[i]);
-    if (i == 0) {
-      item = sample.input.shape();
-      Shape shape{static_cast<int64_t>(indices.size())};
-      shape.insert(shape.end(), item.begin(), item.end());
-      batch = Tensor(sample.input.dtype(), shape);
-    } else if (sample.input.shape() != item || sample.input.dtype() != batch.dtype()) {
-      throw Error(
-          ErrorCode::kCorruptFile,
-          fmt::format("data: \"{}\": expected shape {} as \"{}\" has, got {}", sample.name,
-                      to_string(item), dataset.name(indices[0]), to_string(sample.input.shape())),
-          "pass --crop to make them equal");
-    }
-    if (sample.input.bytes() > 0) {
-      std::memcpy(static_cast<std::byte*>(batch.data()) + i * sample.input.bytes(),
-                  sample.input.data(), sample.input.bytes());
-    }
+    put(sample.input, 0, i);
+    for (size_t k = 0; k < sample.others.size(); ++k) put(sample.others[k], k + 1, i);
   }
   return batch;
+}
+
+Tensor load_batch(const Dataset& dataset, std::span<const int64_t> indices) {
+  std::vector<Tensor> inputs = load_inputs(dataset, indices);
+  return inputs.empty() ? Tensor() : std::move(inputs[0]);
 }
 
 }  // namespace repquant

@@ -33,7 +33,13 @@ struct ArraySource {
   DType dtype = DType::kF32;
   Shape shape;
 };
-std::unique_ptr<Dataset> make_array_dataset(ArraySource source, std::vector<int64_t> labels,
+// What a model reads and is compared with beside its first input; items in the same order.
+struct ArrayCompanions {
+  std::vector<ArraySource> others;
+  std::optional<ArraySource> target;
+};
+std::unique_ptr<Dataset> make_array_dataset(ArraySource source, ArrayCompanions companions,
+                                            std::vector<int64_t> labels,
                                             const std::filesystem::path& path,
                                             const DatasetOptions& options);
 

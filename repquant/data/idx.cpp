@@ -165,7 +165,7 @@ std::unique_ptr<Dataset> open_idx(const fs::path& path, const DatasetOptions& op
     labels = is_idx_name(file) ? read_idx_labels(file, count) : read_plain_labels(file, count);
   ArraySource source{images, static_cast<const std::byte*>(images->data()), DType::kU8,
                      images->shape()};
-  return make_array_dataset(std::move(source), std::move(labels), path, options);
+  return make_array_dataset(std::move(source), {}, std::move(labels), path, options);
 }
 
 }  // namespace repquant::data_detail

@@ -1,5 +1,6 @@
 #include "repquant/evaluate/artifact_model.h"
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -17,46 +18,87 @@ Shape with_batch(int64_t batch, const Shape& item) {
   return shape;
 }
 
-const Buffer& only(const Plan& plan, const std::vector<int>& indices, const char* what) {
-  if (indices.size() != 1) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("evaluate: artifact: expected one {}, got {}", what, indices.size()));
+const Buffer& buffer(const Plan& plan, int index) {
+  return plan.buffers.at(static_cast<size_t>(index));
+}
+
+void check_inputs(const Plan& plan, Model::Inputs batch) {
+  if (batch.size() != plan.inputs.size()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("evaluate: artifact: expected {} inputs, got {}", plan.inputs.size(),
+                            batch.size()));
   }
-  return plan.buffers.at(static_cast<size_t>(indices[0]));
+  const int64_t count = batch[0].rank() > 0 ? batch[0].shape()[0] : 0;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const Buffer& in = buffer(plan, plan.inputs[i]);
+    const bool single = batch[i].rank() == 1 && in.item_shape == Shape{1};
+    if (batch[i].dtype() == in.dtype &&
+        (batch[i].shape() == with_batch(count, in.item_shape) ||
+         (single && batch[i].shape()[0] == count)))
+      continue;
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("evaluate: input \"{}\": expected {} {}, got {} {}", in.name,
+                    in.dtype == DType::kF32 ? "f32" : std::string(name_of(in.dtype)),
+                    to_string(in.item_shape), name_of(batch[i].dtype()),
+                    to_string(std::span(batch[i].shape()).subspan(batch[i].rank() > 0 ? 1 : 0))),
+        "check --crop and --resize against the model's input");
+  }
+}
+
+// Where item `index` of a batch lies.
+template <class Byte> Byte* item_of(Byte* data, const Buffer& buffer, int64_t index) {
+  return data + static_cast<size_t>(element_count(buffer.item_shape)) * size_of(buffer.dtype) *
+                    static_cast<size_t>(index);
+}
+
+void run_item(Session& session, const Plan& plan, Model::Inputs batch, int64_t index,
+              Tensor& result) {
+  std::vector<Shape> shapes;
+  for (const int input : plan.inputs)
+    shapes.push_back(with_batch(1, buffer(plan, input).item_shape));
+  std::vector<ConstTensorView> inputs;
+  for (size_t k = 0; k < batch.size(); ++k) {
+    const Buffer& in = buffer(plan, plan.inputs[k]);
+    const auto* data = static_cast<const std::byte*>(batch[k].data());
+    inputs.push_back({item_of(data, in, index), in.dtype, shapes[k]});
+  }
+  const Buffer& out = buffer(plan, plan.outputs[0]);
+  const Shape shape = with_batch(1, out.item_shape);
+  const std::array<TensorView, 1> outputs{
+      {{item_of(static_cast<std::byte*>(result.data()), out, index), DType::kF32, shape}}};
+  session.run(inputs, outputs);
 }
 
 }  // namespace
 
+std::vector<Tensor> plan_inputs(const Plan& plan, Model::Inputs inputs) {
+  std::vector<Tensor> result(inputs.begin(), inputs.end());
+  for (size_t i = 0; i < std::min(result.size(), plan.inputs.size()); ++i) {
+    if (result[i].rank() == 1 && buffer(plan, plan.inputs[i]).item_shape == Shape{1})
+      result[i].reshape({result[i].shape()[0], 1});
+  }
+  return result;
+}
+
 Model artifact_model(std::shared_ptr<const Program> program, ThreadPool& pool) {
-  const Buffer& in = only(program->plan(), program->plan().inputs, "input");
-  const Buffer& out = only(program->plan(), program->plan().outputs, "output");
+  if (program->plan().outputs.size() != 1) {
+    throw Error(ErrorCode::kUnsupported, fmt::format("evaluate: artifact: expected one output, got {}",
+                                                     program->plan().outputs.size()));
+  }
   auto sessions = std::make_shared<std::vector<std::unique_ptr<Session>>>();
   for (int i = 0; i < pool.size(); ++i) sessions->push_back(std::make_unique<Session>(program));
-  return [program, sessions, &pool, &in, &out](const Tensor& batch) {
-    const int64_t count = batch.rank() > 0 ? batch.shape()[0] : 0;
-    if (batch.dtype() != DType::kF32 || batch.shape() != with_batch(count, in.item_shape)) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("evaluate: input \"{}\": expected f32 {}, got {} {}", in.name,
-                              to_string(in.item_shape), name_of(batch.dtype()),
-                              to_string(std::span(batch.shape()).subspan(count > 0 ? 1 : 0))),
-                  "check --crop and --resize against the model's input");
-    }
-    Tensor result(DType::kF32, with_batch(count, out.item_shape));
-    const Shape in_shape = with_batch(1, in.item_shape), out_shape = with_batch(1, out.item_shape);
-    const auto in_size = static_cast<size_t>(element_count(in_shape));
-    const auto out_size = static_cast<size_t>(element_count(out_shape));
-    const float* source = batch.as<float>().data();
-    float* target = result.as<float>().data();
+  return Model([program, sessions, &pool](Model::Inputs batch) {
+    const Plan& plan = program->plan();
+    check_inputs(plan, batch);
+    const int64_t count = batch[0].shape()[0];
+    Tensor result(DType::kF32, with_batch(count, buffer(plan, plan.outputs[0]).item_shape));
     pool.parallel_for(count, 1, [&](int64_t begin, int64_t end, int worker) {
-      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-        const std::array<ConstTensorView, 1> inputs{
-            {{source + i * in_size, DType::kF32, in_shape}}};
-        const std::array<TensorView, 1> outputs{{{target + i * out_size, DType::kF32, out_shape}}};
-        (*sessions)[static_cast<size_t>(worker)]->run(inputs, outputs);
-      }
+      for (int64_t i = begin; i < end; ++i)
+        run_item(*(*sessions)[static_cast<size_t>(worker)], plan, batch, i, result);
     });
     return result;
-  };
+  });
 }
 
 }  // namespace repquant

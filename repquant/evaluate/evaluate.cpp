@@ -11,26 +11,37 @@
 namespace repquant {
 namespace {
 
-Tensor stack(std::vector<Sample>& samples) {
-  Shape shape = samples[0].input.shape();
-  const Shape item = shape;
+// `part` of every sample, [N, ...].
+template <class Part> Tensor stack(const std::vector<Sample>& samples, Part part) {
+  const Tensor& first = part(samples[0]);
+  Shape shape = first.shape();
   shape.insert(shape.begin(), static_cast<int64_t>(samples.size()));
-  Tensor batch(samples[0].input.dtype(), shape);
+  Tensor batch(first.dtype(), shape);
   for (size_t i = 0; i < samples.size(); ++i) {
-    const Tensor& input = samples[i].input;
-    if (input.shape() != item || input.dtype() != batch.dtype()) {
+    const Tensor& item = part(samples[i]);
+    if (item.shape() != first.shape() || item.dtype() != batch.dtype()) {
       throw Error(
           ErrorCode::kCorruptFile,
           fmt::format("evaluate: \"{}\": expected shape {} as \"{}\" has, got {}", samples[i].name,
-                      to_string(item), samples[0].name, to_string(input.shape())),
+                      to_string(first.shape()), samples[0].name, to_string(item.shape())),
           "pass --crop to make them equal");
     }
-    if (input.bytes() > 0) {
-      std::memcpy(static_cast<std::byte*>(batch.data()) + i * input.bytes(), input.data(),
-                  input.bytes());
+    if (item.bytes() > 0) {
+      std::memcpy(static_cast<std::byte*>(batch.data()) + i * item.bytes(), item.data(),
+                  item.bytes());
     }
   }
   return batch;
+}
+
+std::vector<Tensor> stack_inputs(const std::vector<Sample>& samples) {
+  std::vector<Tensor> inputs{
+      stack(samples, [](const Sample& s) -> const Tensor& { return s.input; })};
+  for (size_t k = 0; k < samples[0].others.size(); ++k) {
+    inputs.push_back(
+        stack(samples, [k](const Sample& s) -> const Tensor& { return s.others.at(k); }));
+  }
+  return inputs;
 }
 
 std::vector<Sample> load(const Dataset& dataset, std::span<const int64_t> indices,
@@ -56,6 +67,7 @@ void append(Scores& scores, const Tensor& output, int64_t count, int64_t offset)
                             name_of(output.dtype()), to_string(output.shape())));
   }
   const int64_t width = output.size() / count, classes = width - offset;
+  const int64_t positions = output.rank() == 3 ? output.shape()[1] : 1;
   if (classes < 1 || (scores.classes != 0 && scores.classes != classes)) {
     throw Error(
         ErrorCode::kCorruptFile,
@@ -64,10 +76,27 @@ void append(Scores& scores, const Tensor& output, int64_t count, int64_t offset)
             offset, width));
   }
   scores.classes = classes;
+  scores.positions = offset == 0 ? positions : 1;
+  scores.signal = output.rank() > 3;
   const float* values = output.as<float>().data();
   for (int64_t i = 0; i < count; ++i) {
     scores.logits.insert(scores.logits.end(), values + i * width + offset,
                          values + (i + 1) * width);
+  }
+}
+
+// What the answers of this batch are compared with.
+void append_targets(Scores& scores, const std::vector<Sample>& samples) {
+  for (const Sample& sample : samples) {
+    if (sample.target.size() == 0) continue;
+    if (sample.target.size() != scores.classes) {
+      throw Error(ErrorCode::kCorruptFile,
+                  fmt::format("evaluate: \"{}\": expected a target of {} elements, as the model "
+                              "answers, got {}",
+                              sample.name, scores.classes, to_string(sample.target.shape())));
+    }
+    const auto values = sample.target.as<float>();
+    scores.targets.insert(scores.targets.end(), values.begin(), values.end());
   }
 }
 
@@ -104,7 +133,8 @@ Scores evaluate(const Model& model, const Dataset& dataset, const EvaluateOption
                                        std::span<const int64_t>(indices).subspan(
                                            static_cast<size_t>(begin), static_cast<size_t>(count)),
                                        options.pool);
-    append(scores, model(stack(samples)), count, options.label_offset);
+    append(scores, model(stack_inputs(samples)), count, options.label_offset);
+    if (options.label_offset == 0) append_targets(scores, samples);
     for (Sample& sample : samples) {
       if (sample.label >= scores.classes) {
         throw Error(

@@ -1,6 +1,8 @@
 #pragma once
 // Runs anything callable over a data set.
+#include <concepts>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,8 +13,29 @@
 
 namespace repquant {
 
-// f32 [N, item shape...] -> f32 [N, classes] (or any shape with N first; it is flattened).
-using Model = std::function<Tensor(const Tensor& batch)>;
+// The model's inputs in order, [N, item shape...] each -> f32 [N, ...]. Made of anything callable
+// with one batch (models of one input) or with all inputs.
+class Model {
+ public:
+  using Inputs = std::span<const Tensor>;
+  Model() = default;
+  template <class F>
+    requires(std::invocable<const F&, const Tensor&> && !std::same_as<F, Model>)
+  Model(F answer)  // NOLINT: a callable is a model
+      : answer_([answer = std::move(answer)](Inputs inputs) {
+          REPQUANT_CHECK(inputs.size() == 1);
+          return answer(inputs[0]);
+        }) {}
+  template <class F>
+    requires(std::invocable<const F&, Inputs> && !std::invocable<const F&, const Tensor&>)
+  Model(F answer) : answer_(std::move(answer)) {}  // NOLINT
+  Tensor operator()(const Tensor& batch) const { return answer_(Inputs(&batch, 1)); }
+  Tensor operator()(Inputs inputs) const { return answer_(inputs); }
+  explicit operator bool() const { return static_cast<bool>(answer_); }
+
+ private:
+  std::function<Tensor(Inputs)> answer_;
+};
 
 struct EvaluateOptions {
   int64_t batch = 16;

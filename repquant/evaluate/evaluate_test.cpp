@@ -123,5 +123,50 @@ TEST(Evaluate, ReportsProgressAndStops) {
   EXPECT_EQ(calls, 1);
 }
 
+// Two inputs, a target, an answer of [N, 2 positions, 3].
+class Pairs final : public Dataset {
+ public:
+  int64_t size() const override { return 5; }
+  Sample load(int64_t i) const override {
+    Sample sample{Tensor::of<float>({1}, std::vector<float>{static_cast<float>(i)}), -1, name(i)};
+    sample.others.push_back(Tensor::of<int64_t>({}, std::vector<int64_t>{i % 2}));
+    sample.target = Tensor(DType::kF32, {2, 3});
+    return sample;
+  }
+  std::string digest(int64_t i) const override { return name(i); }
+  std::string name(int64_t i) const override { return "item" + std::to_string(i); }
+  int64_t label(int64_t) const override { return -1; }
+  bool has_targets() const override { return true; }
+  const std::vector<std::string>& class_names() const override { return names_; }
+
+ private:
+  std::vector<std::string> names_;
+};
+
+// Position 0 names class x mod 3, position 1 the second input plus `more`.
+Model pairs_model(int64_t more) {
+  return Model([more](Model::Inputs in) {
+    const int64_t n = in[0].shape()[0];
+    Tensor out(DType::kF32, {n, 2, 3});
+    for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
+      out.as<float>()[6 * i + static_cast<size_t>(in[0].as<float>()[i]) % 3] = 2;
+      out.as<float>()[6 * i + 3 + static_cast<size_t>(in[1].as<int64_t>()[i] + more)] = 2;
+    }
+    return out;
+  });
+}
+
+TEST(Evaluate, SeveralInputsTargetsAndPositions) {
+  const Pairs data;
+  const Scores a = evaluate(pairs_model(0), data, {.batch = 2});
+  const Scores b = evaluate(pairs_model(1), data, {.batch = 3});
+  EXPECT_EQ(a.positions, 2);
+  EXPECT_DOUBLE_EQ(agreement(a, b), 50.0);  // all first positions, no second
+  EXPECT_DOUBLE_EQ(target_mse(a), 2 * 4.0 / 6);
+  // Of each item 8 of energy; half of it moved, which counts twice: 8 / 8.
+  EXPECT_NEAR(output_snr_db(a, b), 0.0, 1e-12);
+  EXPECT_EQ(a, evaluate(pairs_model(0), data, {.batch = 5}));
+}
+
 }  // namespace
 }  // namespace repquant

@@ -139,9 +139,21 @@ double top_k_percent(const Scores& scores, int64_t k) {
 double agreement(const Scores& a, const Scores& b) {
   check_same_items(a, b);
   REPQUANT_CHECK(a.count() > 0);
+  if (a.classes != b.classes && (a.positions > 1 || b.positions > 1))
+    throw Error(ErrorCode::kInvalidArgument, "evaluate: agreement: expected answers of one shape");
   int64_t same = 0;
-  for (int64_t i = 0; i < a.count(); ++i) same += argmax(a.row(i)) == argmax(b.row(i)) ? 1 : 0;
-  return 100.0 * static_cast<double>(same) / static_cast<double>(a.count());
+  const auto width = static_cast<size_t>(a.classes / a.positions);
+  for (int64_t i = 0; i < a.count(); ++i) {
+    if (a.positions == 1) {
+      same += argmax(a.row(i)) == argmax(b.row(i)) ? 1 : 0;
+      continue;
+    }
+    for (size_t p = 0; p < static_cast<size_t>(a.positions); ++p) {
+      const auto x = a.row(i).subspan(p * width, width), y = b.row(i).subspan(p * width, width);
+      same += argmax(x) == argmax(y) ? 1 : 0;
+    }
+  }
+  return 100.0 * static_cast<double>(same) / static_cast<double>(a.count() * a.positions);
 }
 
 double mean_kl(const Scores& reference, const Scores& other) {
@@ -200,6 +212,18 @@ PairedDifference paired_difference(const Scores& a, const Scores& b) {
                        result.difference + kZ95 * result.standard_error};
   result.mcnemar_p = exact_mcnemar(result.only_a, result.only_b);
   return result;
+}
+
+double target_mse(const Scores& scores) {
+  REPQUANT_CHECK(!scores.targets.empty());
+  return mse(scores.targets, scores.logits);
+}
+
+double output_snr_db(const Scores& reference, const Scores& other) {
+  check_same_items(reference, other);
+  if (reference.classes != other.classes)
+    throw Error(ErrorCode::kInvalidArgument, "evaluate: snr: expected answers of one shape");
+  return sqnr_db(reference.logits, other.logits);
 }
 
 double sqnr_db(std::span<const float> reference, std::span<const float> other) {

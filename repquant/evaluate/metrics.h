@@ -14,6 +14,10 @@ struct Scores {
   std::vector<float> logits;       // [count][classes]
   std::vector<int64_t> labels;     // [count], -1: unknown
   std::vector<std::string> names;  // [count]
+  // Answers of rank 3, [N, positions, classes / positions], name a class at each position.
+  int64_t positions = 1;
+  bool signal = false;         // answers of higher rank: images, noise; nothing is ranked
+  std::vector<float> targets;  // [count][classes]; empty: none
   int64_t count() const { return static_cast<int64_t>(labels.size()); }
   std::span<const float> row(int64_t i) const {
     return std::span<const float>(logits).subspan(static_cast<size_t>(i * classes),
@@ -37,7 +41,7 @@ double top_k_percent(const Scores& scores, int64_t k);
 inline double top1(const Scores& scores) { return top_k_percent(scores, 1); }
 inline double top5(const Scores& scores) { return top_k_percent(scores, 5); }
 int64_t top_k_correct(const Scores& scores, int64_t k);
-// Percent of the items for which both name the same class.
+// Percent of the positions for which both name the same class.
 double agreement(const Scores& a, const Scores& b);
 // Mean over the items of KL(softmax(reference) || softmax(other)), in nats.
 double mean_kl(const Scores& reference, const Scores& other);
@@ -56,6 +60,11 @@ struct PairedDifference {
   double mcnemar_p = 1.0;          // exact two-sided test of only_a against only_b
 };
 PairedDifference paired_difference(const Scores& a, const Scores& b);
+
+// Mean over all elements of (answer - target)^2; targets must be there.
+double target_mse(const Scores& scores);
+// 10 log10 of the energy of the reference's answers over that of the difference.
+double output_snr_db(const Scores& reference, const Scores& other);
 
 // Signals. 10 log10(sum x^2 / sum (x - y)^2): +infinity when equal, -infinity when only x is 0.
 double sqnr_db(std::span<const float> reference, std::span<const float> other);

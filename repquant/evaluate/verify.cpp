@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "repquant/core/error.h"
+#include "repquant/evaluate/artifact_model.h"
 #include "repquant/runtime/session.h"
 #include "repquant/simulate/simulate.h"
 
@@ -95,9 +96,10 @@ std::optional<StepDifference> compare_item(const Simulator& simulator, Session& 
 
 std::optional<StepDifference> first_difference(const Plan& plan,
                                                std::shared_ptr<const Program> program,
-                                               const std::vector<Tensor>& inputs, ThreadPool* pool,
+                                               const std::vector<Tensor>& given, ThreadPool* pool,
                                                const StepCompared& on_step) {
-  REPQUANT_CHECK(!inputs.empty() && inputs[0].rank() > 0);
+  REPQUANT_CHECK(!given.empty() && given[0].rank() > 0);
+  const std::vector<Tensor> inputs = plan_inputs(plan, given);
   const Simulator simulator(plan);
   Session session(std::move(program), {.max_batch = 1, .pool = pool, .parallel_from_ns = 0});
   for (int64_t i = 0; i < inputs[0].shape()[0]; ++i) {

@@ -96,6 +96,22 @@ void Workspace::throw_if_stopped() const {
   if (stop != nullptr && stop->raised()) throw Interrupted("interrupted; state saved");
 }
 
+std::vector<at::Tensor> load_inputs(const Workspace& ws, int64_t begin, int64_t end) {
+  std::vector<at::Tensor> inputs{ws.calibration.load(begin, end)};
+  if (!ws.calibration.load_others) return inputs;
+  for (at::Tensor& other : ws.calibration.load_others(begin, end))
+    inputs.push_back(std::move(other));
+  return inputs;
+}
+
+ValueMap load_values(const Workspace& ws, int64_t begin, int64_t end) {
+  const std::vector<at::Tensor> inputs = load_inputs(ws, begin, end);
+  REPQUANT_CHECK(inputs.size() == ws.graph.inputs.size());
+  ValueMap values;
+  for (size_t i = 0; i < inputs.size(); ++i) values[ws.graph.inputs[i]] = inputs[i];
+  return values;
+}
+
 Workspace make_workspace(Graph graph) {
   Workspace ws;
   ws.graph = std::move(graph);

@@ -18,6 +18,8 @@ namespace repquant {
 struct Batches {
   int64_t count = 0;
   std::function<at::Tensor(int64_t begin, int64_t end)> load;  // graph input 0, [end - begin, ...]
+  // Graph inputs 1, 2, ... of the same samples; empty: the graph has one.
+  std::function<std::vector<at::Tensor>(int64_t begin, int64_t end)> load_others;
 };
 
 // What a recipe asks of one site.
@@ -67,6 +69,11 @@ struct Workspace {
   bool has_constant(NodeId node, int input) const;
   void throw_if_stopped() const;  // Interrupted
 };
+
+// Every graph input for samples [begin, end).
+std::vector<at::Tensor> load_inputs(const Workspace& ws, int64_t begin, int64_t end);
+// The same as values, to run nodes on.
+ValueMap load_values(const Workspace& ws, int64_t begin, int64_t end);
 
 Workspace make_workspace(Graph graph);
 // Every linear, conv and norm gets private parameters, a bias and (norms) a gain: rewrites then

@@ -16,6 +16,18 @@ std::map<ValueId, size_t> last_reads(const Graph& graph, const Block& block) {
 
 }  // namespace
 
+ValueMap block_values(const Workspace& ws, const Block& block, const Chunks& inputs,
+                      int64_t chunk) {
+  const at::Tensor& input = inputs[static_cast<size_t>(chunk)];
+  if (block.input != ws.graph.inputs[0] || ws.graph.inputs.size() == 1)
+    return {{block.input, input}};
+  int64_t begin = 0;
+  for (int64_t c = 0; c < chunk; ++c) begin += inputs[static_cast<size_t>(c)].size(0);
+  ValueMap values = load_values(ws, begin, begin + input.size(0));
+  values[block.input] = input;
+  return values;
+}
+
 BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block,
                      const Chunks& inputs, SiteHook hook)
     : ws_(ws),
@@ -29,7 +41,8 @@ BlockWalk::BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block
   if (!resident_) return;
   values_.resize(inputs.size());
   probabilities_.resize(inputs.size());
-  for (size_t c = 0; c < inputs.size(); ++c) values_[c][block.input] = inputs[c];
+  for (size_t c = 0; c < inputs.size(); ++c)
+    values_[c] = block_values(ws, block, inputs, static_cast<int64_t>(c));
 }
 
 // Frees what no node behind block.nodes[place], which has just run, reads.
@@ -48,7 +61,8 @@ void BlockWalk::release(size_t place, ValueMap& values) const {
 int64_t BlockWalk::resident_size() const {
   if (inputs_.empty()) return 0;
   const at::NoGradGuard no_grad;
-  ValueMap values{{block_.input, inputs_[0].slice(0, 0, 1)}};
+  ValueMap values = block_values(ws_, block_, inputs_, 0);
+  for (auto& [id, value] : values) value = value.slice(0, 0, 1);
   int64_t largest = 0;
   const auto measure = [&](const Site&, const at::Tensor& t) {
     largest = std::max<int64_t>(largest, t.numel());
@@ -62,7 +76,7 @@ int64_t BlockWalk::resident_size() const {
 }
 
 void BlockWalk::recompute(int64_t chunk, size_t count, ValueMap& values) const {
-  values[block_.input] = inputs_[static_cast<size_t>(chunk)];
+  values = block_values(ws_, block_, inputs_, chunk);
   for (size_t i = 0; i < count; ++i) {
     interpreter_.run_node(block_.nodes[i], values, hook_);
     release(i, values);
@@ -139,7 +153,7 @@ Chunks run_block(Workspace& ws, const WeightMap& weights, const Block& block, co
   Chunks result(inputs.size());
   const Interpreter interpreter(ws.graph, weights);
   for_each_index(*ws.pool, static_cast<int64_t>(inputs.size()), [&](int64_t c) {
-    ValueMap values{{block.input, inputs[static_cast<size_t>(c)]}};
+    ValueMap values = block_values(ws, block, inputs, c);
     const ValueId keep[] = {block.output};
     interpreter.run_nodes(block.nodes, values, keep, hook);
     result[static_cast<size_t>(c)] = values.at(block.output).contiguous();

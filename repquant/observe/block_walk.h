@@ -19,8 +19,10 @@ inline constexpr int kNodeOutput = 101;
 
 class BlockWalk {
  public:
-  // `inputs`: the block input by chunk. `hook` is what later steps apply at sites (fake
-  // quantization by the plan); empty: float. All references must outlive the walk.
+  // `inputs`: the block input by chunk; a block that begins at graph input 0 reads the other graph
+  // inputs from ws.calibration, whose samples the chunks are, in order. `hook` is what later steps
+  // apply at sites (fake quantization by the plan); empty: float. All references must outlive the
+  // walk.
   BlockWalk(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,
             SiteHook hook);
 
@@ -56,6 +58,9 @@ class BlockWalk {
   std::vector<ValueMap> values_;
   std::vector<at::Tensor> probabilities_;  // of the next node, once visited
 };
+
+// What the block reads in chunk `chunk`.
+ValueMap block_values(const Workspace& ws, const Block& block, const Chunks& inputs, int64_t chunk);
 
 // Runs the block over all chunks and returns its output.
 Chunks run_block(Workspace& ws, const WeightMap& weights, const Block& block, const Chunks& inputs,

@@ -54,7 +54,7 @@ void add_clip(nlohmann::json& row, const Workspace& ws, const Node& node, const 
 nlohmann::json channel_ranges(const Workspace& ws, int64_t samples) {
   nlohmann::json rows = nlohmann::json::array();
   const int64_t count = std::min(samples, ws.calibration.count);
-  if (count < 1 || ws.graph.inputs.size() != 1) return rows;
+  if (count < 1) return rows;
   const at::NoGradGuard no_grad;
   std::vector<NodeId> norms;
   std::vector<ValueId> kept;
@@ -65,7 +65,7 @@ nlohmann::json channel_ranges(const Workspace& ws, int64_t samples) {
     norms.push_back(id);
     kept.push_back(node.outputs.at(0));
   }
-  ValueMap before{{ws.graph.inputs[0], ws.calibration.load(0, count)}}, after = before;
+  ValueMap before = load_values(ws, 0, count), after = before;
   Interpreter(ws.graph, ws.reference).run_nodes(ws.graph.order(), before, kept);
   Interpreter(ws.graph, ws.weights)
       .run_nodes(ws.graph.order(), after, kept, quantize::plan_hook(ws.plan));

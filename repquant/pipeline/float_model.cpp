@@ -7,12 +7,9 @@
 
 namespace repquant {
 
-void check_item(const Graph& graph, const Tensor& batch) {
-  if (graph.inputs.size() != 1) {
-    throw Error(ErrorCode::kUnsupported,
-                fmt::format("evaluate: model: expected one input, got {}", graph.inputs.size()));
-  }
-  const Value& input = graph.value(graph.inputs[0]);
+namespace {
+
+void check_item(const Value& input, const Tensor& batch) {
   const bool whole = input.dtype == DType::kI32 || input.dtype == DType::kI64;
   const bool given = batch.dtype() == DType::kI32 || batch.dtype() == DType::kI64;
   if (whole != given) {
@@ -34,18 +31,38 @@ void check_item(const Graph& graph, const Tensor& batch) {
               "check --crop and --resize against the model's input");
 }
 
+}  // namespace
+
+void check_items(const Graph& graph, Model::Inputs inputs) {
+  if (graph.inputs.size() != inputs.size()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("evaluate: model: expected {} inputs, got {}", graph.inputs.size(),
+                            inputs.size()),
+                "give .npz or .safetensors with an array for each input, by its name");
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) check_item(graph.value(graph.inputs[i]), inputs[i]);
+}
+
+void name_arrays(const Graph& graph, DatasetOptions& options) {
+  options.inputs.clear();
+  for (const ValueId id : graph.inputs) options.inputs.push_back(graph.value(id).name);
+  for (const ValueId id : graph.outputs) options.targets.push_back(graph.value(id).name);
+}
+
 Model float_model(const Graph& graph, const WeightMap& weights, ThreadPool& pool, SiteHook hook) {
-  return [&graph, &weights, &pool, hook = std::move(hook)](const Tensor& batch) {
-    check_item(graph, batch);
-    const at::Tensor inputs = to_aten(batch);
+  return Model([&graph, &weights, &pool, hook = std::move(hook)](Model::Inputs batch) {
+    check_items(graph, batch);
+    std::vector<at::Tensor> inputs;
+    for (const Tensor& input : batch) inputs.push_back(to_aten(input));
     const Interpreter interpreter(graph, weights);
-    std::vector<at::Tensor> outputs(static_cast<size_t>(inputs.size(0)));
-    for_each_index(pool, inputs.size(0), [&](int64_t i) {
-      const std::vector<at::Tensor> item{inputs.narrow(0, i, 1)};
+    std::vector<at::Tensor> outputs(static_cast<size_t>(inputs[0].size(0)));
+    for_each_index(pool, inputs[0].size(0), [&](int64_t i) {
+      std::vector<at::Tensor> item;
+      for (const at::Tensor& input : inputs) item.push_back(input.narrow(0, i, 1));
       outputs[static_cast<size_t>(i)] = interpreter.run(item, hook).at(0).to(at::kFloat);
     });
     return from_aten(at::cat(outputs));
-  };
+  });
 }
 
 }  // namespace repquant

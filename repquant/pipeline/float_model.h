@@ -6,13 +6,16 @@
 
 namespace repquant {
 
-// First input, first output; items are run one by one, spread over the workers of `pool`, so the
+// Every input, first output; items are run one by one, spread over the workers of `pool`, so the
 // answers depend neither on the batch nor on the workers. Everything passed by reference outlives
 // the result.
 Model float_model(const Graph& graph, const WeightMap& weights, ThreadPool& pool,
                   SiteHook hook = {});
 
-// Throws when `batch` is nothing that the graph's one input takes.
-void check_item(const Graph& graph, const Tensor& batch);
+// Throws when `inputs` are nothing that the graph's inputs take.
+void check_items(const Graph& graph, Model::Inputs inputs);
+
+// How data sets find what the graph reads: the names of its inputs, its outputs as targets.
+void name_arrays(const Graph& graph, DatasetOptions& options);
 
 }  // namespace repquant

@@ -14,21 +14,30 @@ namespace {
 
 constexpr int64_t kMeasuredSamples = 8;
 
-at::Tensor load_samples(const Dataset& dataset, const std::vector<int64_t>& indices, int64_t begin,
-                        int64_t end) {
-  std::vector<at::Tensor> samples;
-  for (int64_t i = begin; i < end; ++i) {
-    samples.push_back(to_aten(dataset.load(indices.at(static_cast<size_t>(i))).input));
-  }
-  return at::stack(samples);
+std::vector<at::Tensor> load_samples(const Dataset& dataset, const std::vector<int64_t>& indices,
+                                     int64_t begin, int64_t end) {
+  std::vector<at::Tensor> inputs;
+  const auto first = static_cast<size_t>(begin), count = static_cast<size_t>(end - begin);
+  for (const Tensor& input : load_inputs(dataset, std::span(indices).subspan(first, count)))
+    inputs.push_back(to_aten(input));
+  return inputs;
 }
 
 }  // namespace
 
 Batches batches_of(const Dataset& dataset, const std::vector<int64_t>& indices) {
-  return {static_cast<int64_t>(indices.size()), [&dataset, indices](int64_t begin, int64_t end) {
-            return load_samples(dataset, indices, begin, end);
-          }};
+  Batches batches;
+  batches.count = static_cast<int64_t>(indices.size());
+  batches.load = [&dataset, indices](int64_t begin, int64_t end) {
+    return load_samples(dataset, indices, begin, end).at(0);
+  };
+  if (indices.empty() || dataset.load(indices[0]).others.empty()) return batches;
+  batches.load_others = [&dataset, indices](int64_t begin, int64_t end) {
+    std::vector<at::Tensor> inputs = load_samples(dataset, indices, begin, end);
+    inputs.erase(inputs.begin());
+    return inputs;
+  };
+  return batches;
 }
 
 void run_passes(Workspace& ws, const Recipe& recipe) {

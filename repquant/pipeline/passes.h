@@ -7,7 +7,7 @@
 
 namespace repquant {
 
-// Calibration samples `indices` of `dataset` as graph input 0. Both must outlive the result.
+// Calibration samples `indices` of `dataset` as graph inputs. Both must outlive the result.
 Batches batches_of(const Dataset& dataset, const std::vector<int64_t>& indices);
 
 // Stage of the layer-wise error of the same scheme rounded to nearest: what the passes start from.

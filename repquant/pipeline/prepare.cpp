@@ -125,14 +125,17 @@ void limit_memory(Calibrated& run, const QuantizeJob& job, const RunContext& con
 
 // A model that answers NaN cannot be calibrated: names the node where it begins.
 void check_answers(const Calibrated& run, const RunContext& context) {
-  const Tensor image = load_batch(*run.data, std::span(run.indices).first(1));
-  const Tensor answer = float_model(run.float_graph, run.float_weights, context.pool)(image);
+  const std::vector<Tensor> inputs = load_inputs(*run.data, std::span(run.indices).first(1));
+  const Tensor answer =
+      float_model(run.float_graph, run.float_weights, context.pool)(Model::Inputs(inputs));
   if (std::none_of(answer.as<float>().begin(), answer.as<float>().end(),
                    [](float x) { return std::isnan(x); }))
     return;
   const at::NoGradGuard no_grad;
   const Interpreter interpreter(run.float_graph, run.float_weights);
-  ValueMap values{{run.float_graph.inputs[0], to_aten(image)}};
+  ValueMap values;
+  for (size_t i = 0; i < inputs.size(); ++i)
+    values[run.float_graph.inputs[i]] = to_aten(inputs[i]);
   for (const NodeId id : run.float_graph.order()) {
     interpreter.run_node(id, values);
     const Node& node = run.float_graph.node(id);
@@ -157,7 +160,6 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   run->float_graph = load_model(job.model);
   if (lowering::needs_batch_axis(run->float_graph))
     run->float_graph = lowering::with_batch_axis(run->float_graph);
-  check_one(run->float_graph, run->float_graph.inputs, "input");
   check_one(run->float_graph, run->float_graph.outputs, "output");
   check_finite(run->float_graph);
   PreprocessRequest request = job.preprocess;
@@ -166,6 +168,7 @@ std::unique_ptr<Calibrated> prepare(const QuantizeJob& job, const RunContext& co
   context.sink.info("preprocessing: " + request.reason);
   DatasetOptions options = job.data_options;
   options.preprocess = run->preprocess;
+  name_arrays(run->float_graph, options);
   run->data = open_dataset(job.data, options);
   fix_sizes(*run, context);
   run->float_weights = load_weights(run->float_graph);

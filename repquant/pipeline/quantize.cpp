@@ -104,8 +104,8 @@ Plan make_plan(const QuantizeJob& job, Calibrated& run, const Dataset* eval) {
 
 void verify(const Plan& plan, const std::shared_ptr<const Program>& program, const Calibrated& run,
             const RunContext& context) {
-  const Tensor sample = load_batch(*run.data, std::span(run.indices).first(1));
-  const auto found = first_difference(plan, program, {sample}, &context.pool);
+  const std::vector<Tensor> sample = load_inputs(*run.data, std::span(run.indices).first(1));
+  const auto found = first_difference(plan, program, sample, &context.pool);
   if (!found) return;
   throw Error(ErrorCode::kVerifyFailed,
               fmt::format("verify: step \"{}\": element {}: simulated {}, executed {}", found->step,
@@ -164,6 +164,7 @@ std::unique_ptr<Dataset> open_scored(const std::string& path, DatasetOptions opt
                                      const Calibrated& run, bool force, const char* verb,
                                      Sink& sink) {
   options.preprocess = run.preprocess;
+  name_arrays(run.float_graph, options);
   auto data = open_dataset(path, options);
   const std::vector<int64_t> both = overlap(*run.data, run.indices, *data);
   if (both.empty()) return data;

@@ -2,6 +2,7 @@
 
 #include "repquant/core/machine.h"
 #include "repquant/core/version.h"
+#include "repquant/evaluate/artifact_model.h"
 #include "repquant/pipeline/channel_ranges.h"
 #include "repquant/pipeline/passes.h"
 #include "repquant/reconstruct/layer_error.h"
@@ -18,14 +19,16 @@ constexpr int64_t kRangeSamples = 4;
 
 // Of the first calibration sample.
 json softmax_histograms(const Calibrated& run, const Plan& plan) {
-  const Tensor sample = load_batch(*run.data, std::span(run.indices).first(1));
+  const std::vector<Tensor> sample =
+      plan_inputs(plan, load_inputs(*run.data, std::span(run.indices).first(1)));
   const Buffer& out = plan.buffers.at(static_cast<size_t>(plan.outputs.at(0)));
   Shape shape{1};
   shape.insert(shape.end(), out.item_shape.begin(), out.item_shape.end());
   Tensor result(DType::kF32, shape);
   Session session(Program::from_plan(plan), {.max_batch = 1, .pool = run.ws.pool});
   SoftmaxCodeCounter counter(plan);
-  const std::vector<ConstTensorView> inputs{sample.view()};
+  std::vector<ConstTensorView> inputs;
+  for (const Tensor& input : sample) inputs.push_back(input.view());
   const std::vector<TensorView> outputs{result.view()};
   session.run_tapped(inputs, outputs, [&](const Step& step, int index, ConstTensorView value) {
     counter.observe(step, index, value);
