@@ -25,17 +25,42 @@ PAGE = ROOT / "docs/bench.md"
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "repquant/bench/artifacts"
 ASSETS = pathlib.Path(os.environ.get("REPQUANT_ASSETS") or ROOT / "../shared/assets")
 
-# name, model and data below ASSETS, recipe; the first artifact of a model is also a contender of the others.
+# name, model and data below ASSETS (@/: a file of tools/prepare_assets.py, kept beside the artifacts), recipe; the first
+# artifact of a model is also a contender of the others.
 MODELS = {
     "deit_tiny": {"title": "DeiT-Tiny", "model": "vision/deit_tiny/deit_tiny.onnx", "data": "vision/imagenet/train[0:200]",
                   "schemes": ["w8a8", "w4a4"], "options": ["--method", "repquant", "--set", "repquant.tier=fast"]},
+    "resnet20": {"title": "ResNet-20", "model": "vision/resnet_cifar10/resnet20.onnx", "data": "@/cifar10_1.npz",
+                 "schemes": ["w8a8", "w4a4"], "preset": "cnn", "preprocess": ["--preprocess", "cifar10"]},
+    "mobilenet": {"title": "MobileNet v1 0.25", "model": "vision/mobilenet_v1_025/mobilenet.onnx",
+                  "data": "vision/imagenet/train[0:200]", "schemes": ["w8a8"], "preset": "cnn",
+                  "preprocess": ["--preprocess", "mobilenet"]},
+    "imdn_x2": {"title": "IMDN x2, a tile of 64", "model": "super_resolution/imdn_x2/imdn_x2.onnx", "data": "@/sr_calibration.npz",
+                "schemes": ["w8a8"], "preset": "cnn"},
+    "ngswin_x2": {"title": "NGswin x2, a tile of 64", "model": "super_resolution/ngswin_x2/ngswin_x2.onnx",
+                  "data": "@/sr_calibration.npz", "schemes": ["w8a8"], "options": ["--method", "repquant"], "batches": [1]},
+    "kwt1": {"title": "KWT-1", "model": "audio/kwt1/kwt1.onnx", "data": "@/kwt1_calibration.npz", "schemes": ["w8a8"],
+             "options": ["--method", "repquant"]},
+    "ocr": {"title": "PP-OCRv4 recogniser", "model": "ocr/ch_PP-OCRv4_rec_infer.onnx", "data": "@/ocr_calibration.npz",
+            "schemes": ["w8a8"], "options": ["--method", "repquant"]},
 }
 BATCHES = (1, 8)
 
 
 def scenarios():
     return [{"name": f"{model} {scheme} batch {batch}", "model": model, "scheme": scheme, "batch": batch}
-            for model, setup in MODELS.items() for batch in BATCHES for scheme in setup["schemes"]]
+            for model, setup in MODELS.items() for batch in setup.get("batches", BATCHES) for scheme in setup["schemes"]]
+
+
+def source(setup):
+    """The calibration data; prepared files are made once."""
+    if not setup["data"].startswith("@/"):
+        return ASSETS / setup["data"]
+    folder = CACHE.parent / "data"
+    if not (folder / setup["data"][2:]).is_file():
+        subprocess.run([os.environ.get("REPQUANT_PYTHON") or ROOT / ".venv/bin/python", ROOT / "tools/prepare_assets.py", folder],
+                       check=True, stdout=sys.stderr)
+    return folder / setup["data"][2:]
 
 
 def ask(program, *words):
@@ -49,13 +74,14 @@ def ask(program, *words):
 def artifact(program, model, scheme):
     """Made once a program and recipe."""
     setup = MODELS[model]
-    words = ["--scheme", scheme, *setup["options"], "--samples", 32]
+    recipe = ["--preset", f"{setup['preset']}_{scheme}"] if "preset" in setup else ["--scheme", scheme, *setup["options"]]
+    words = [*recipe, *setup.get("preprocess", []), "--samples", 32]
     key = hashlib.sha256(json.dumps([[str(w) for w in words], setup["data"]]).encode())
     key.update(program.resolve().read_bytes())
     out = CACHE / key.hexdigest()[:16] / f"{model}_{scheme}.rq.safetensors"
     if not out.is_file():
         out.parent.mkdir(parents=True, exist_ok=True)
-        ask(program, "quantize", ASSETS / setup["model"], "-o", out, "--data", ASSETS / setup["data"], *words)
+        ask(program, "quantize", ASSETS / setup["model"], "-o", out, "--data", source(setup), *words)
     return out
 
 
@@ -65,8 +91,8 @@ def measure(args, scenario):
     if scenario["scheme"] != setup["schemes"][0]:
         against += f",artifact:{artifact(args.program, scenario['model'], setup['schemes'][0])}"
     document = ask(args.program, "bench", artifact(args.program, scenario["model"], scenario["scheme"]), "--against", against,
-                   "--float", ASSETS / setup["model"], "--data", ASSETS / setup["data"], "--batch", scenario["batch"],
-                   "--rounds", args.rounds, "--threads", args.threads)
+                   "--float", ASSETS / setup["model"], "--data", source(setup), *setup.get("preprocess", []),
+                   "--batch", scenario["batch"], "--rounds", args.rounds, "--threads", args.threads)
     return {"day": time.strftime("%Y-%m-%d"), **without_paths(document["result"], setup["schemes"][0])}
 
 

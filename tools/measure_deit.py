@@ -233,7 +233,7 @@ def write_page(data):
             "first 200 of `imagenet/train`. Scored on the artifact by the integer runtime; \"simulated\" rows are fake-quantized float",
             f"(`eval --simulate`, the only way to score published levels). One image is 0.15 points. Machine: {data.get('machine', '')}.",
             "CPU s: processor time of all threads of `repquant quantize`, from start to finished artifact.", "",
-            "Written by `tools/measure_deit.py headline ablations checks`.", "", "## Headline", "", *table(headline(), data["rows"]), "",
+            "Written by `tools/measure_deit.py headline ablations checks`. Other models: [models](models.md).", "", "## Headline", "", *table(headline(), data["rows"]), "",
             "## Ablations, W4A4", "", *table(ablations(), data["rows"]), "",
             "## Checks", "", *checks_page(data.get("checks", {})), ""]
     PAGE.write_text("\n".join(text))
