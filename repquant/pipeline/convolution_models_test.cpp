@@ -1,5 +1,5 @@
 // Real convolution networks (assets): shipped recipes, scored on the artifact.
-#include <cstdlib>
+#include <utility>
 
 #include <gtest/gtest.h>
 
@@ -41,7 +41,7 @@ std::string cifar10(const TempDir& dir, const fs::path& assets) {
   const Image rows = decode_image(read_file(file), file.string());
   Tensor images(DType::kU8, {rows.height, 32, 32, 3});
   std::copy(rows.pixels.begin(), rows.pixels.end(), images.as<uint8_t>().begin());
-  write_npy(dir / "cifar10.npy", images.view());
+  write_npy(dir / "cifar10.npy", std::as_const(images).view());
   return (dir / "cifar10.npy").string();
 }
 
