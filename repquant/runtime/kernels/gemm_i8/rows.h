@@ -52,12 +52,15 @@ inline const uint8_t* line_of(const GemmI8Args& args, const uint8_t* row, int64_
 template <class ByteSum>
 inline void sum_rows(const GemmI8Args& args, int32_t* sums, ByteSum&& byte_sum) {
   RowCursor cursor(args);
-  const int64_t line = line_length(args.shape);
+  const int64_t line = line_length(args.shape), quads = line_quads(args.shape);
   const auto zero = static_cast<uint32_t>(args.shape.k) * static_cast<uint32_t>(args.za);
   for (int64_t r = 0; r < args.rows; ++r) {
     const uint8_t* row = cursor.next();
     uint32_t sum = 0;
-    for (int64_t l = 0; l < args.shape.lines; ++l) sum += byte_sum(line_of(args, row, l), line);
+    for (int64_t l = 0; l < args.shape.lines; ++l) {
+      const int64_t at = args.quad_offsets == nullptr ? 0 : args.quad_offsets[l * quads];
+      sum += byte_sum(row + at, line);
+    }
     sums[r] = static_cast<int32_t>(sum - zero);
   }
 }
