@@ -24,7 +24,8 @@
 //                 i32[N] (absent: all zero); ints: za (zero point of the input codes; also inside
 //                 c); t = sum_k a*w + c[n] - zw[n]*sum_k(a - za)              int32, exact codes
 //                 out: m f32[N]; ints zero, lo, hi
-//                   q = rne(clampf(float(t)*m[n], lo-zero, hi-zero)) + zero
+//                   q = rne(clampf(float(t)*m[n], lo-zero, hi-zero)) + zero; may have lut
+//                   u8[256], then the code handed out is lut[q]
 //                 f32 out: s f32[N], b f32[N]; y = fmaf(float(t), s[n], b[n]);
 //                   with a second input: y = residual + that, one f32 add
 // patches         u8 [H, W, C] -> u8 [OH, OW, kh*kw*C], the windows of a convolution: element

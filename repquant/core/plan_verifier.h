@@ -86,6 +86,7 @@ class Verifier {
   void head_multipliers(const char* role, int64_t heads) const;
   int64_t thresholds() const;
   void output_codes() const;
+  void table_entries() const;
   void accumulator_bounds(int64_t n, int64_t k) const;
   Window window() const;
   void product_output(int64_t n);

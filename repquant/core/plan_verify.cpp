@@ -204,9 +204,13 @@ int64_t Verifier::thresholds() const {
 }
 
 // zero, lo, hi of a step that writes codes.
+// A table behind the codes says what the output holds.
 void Verifier::output_codes() const {
-  const int64_t lo = integer("lo", 0, highest_code(out()));
-  integer("hi", lo, highest_code(out()));
+  const bool tabled = step_->tensors.contains("lut");
+  if (tabled) table_entries();
+  const int64_t highest = tabled ? 255 : highest_code(out());
+  const int64_t lo = integer("lo", 0, highest);
+  integer("hi", lo, highest);
   integer("zero", -kMaxZeroPoint, kMaxZeroPoint);
 }
 
@@ -243,6 +247,10 @@ void Verifier::table() {
   type(in(0), DType::kU8);
   type(out(), DType::kU8);
   shape(out(), in(0).item_shape);
+  table_entries();
+}
+
+void Verifier::table_entries() const {
   for (const uint8_t code : tensor("lut", DType::kU8, {256}).as<uint8_t>()) {
     if (code <= highest_code(out())) continue;
     require(false, fmt::format("table entries of {} bits", out().bits), std::to_string(code));

@@ -72,7 +72,7 @@ void Verifier::linear() {
 // Codes or floats from int32 sums; a second input is a residual.
 void Verifier::product_output(int64_t n) {
   if (out().dtype == DType::kU8) {
-    roles({"w", "c", "zw", "m"});
+    roles({"w", "c", "zw", "m", "lut"});
     inputs(1, 1);
     multipliers("m", n);
     output_codes();

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "repquant/core/error.h"
+#include "repquant/lower/fuse_tables.h"
 #include "repquant/lower/whole_items.h"
 
 namespace repquant {
@@ -76,6 +77,7 @@ Plan Lowering::run() {
     if (live_[static_cast<size_t>(id)]) emit_node(id);
   }
   finish();
+  fuse_tables(builder_.plan());
   verify_plan(builder_.plan());
   return std::move(builder_.plan());
 }

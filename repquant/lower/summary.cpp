@@ -26,6 +26,7 @@ nlohmann::json step_summary(const Plan& plan, const Step& step) {
   for (const auto& [role, name] : step.tensors) {
     const PlanTensor& tensor = plan.tensors.at(name);
     bytes += static_cast<int64_t>(tensor.data.bytes());
+    if (role == "lut" && (step.op == "linear" || step.op == "conv")) row["fused_table"] = true;
     if (role != "w") continue;
     row["weight_bits"] = tensor.bits;
     row["parameters"] = element_count(tensor.logical_shape);
@@ -44,6 +45,7 @@ std::string line(const nlohmann::json& row, size_t width) {
       fmt::format("{:<{}}  {:<12}  {} -> {}", row["name"].get<std::string>(), width,
                   row["op"].get<std::string>(), operands, row["output"].get<std::string>());
   if (row.contains("weight_bits")) text += fmt::format("  w{}", row["weight_bits"].get<int>());
+  if (row.value("fused_table", false)) text += "  + table";
   for (const char* key : {"codes", "pv", "kind"}) {
     if (row.contains(key)) text += "  " + row[key].get<std::string>();
   }

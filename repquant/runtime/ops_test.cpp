@@ -129,6 +129,19 @@ TEST(Ops, Convolution) {
   }
 }
 
+TEST(Ops, TableBehindAProduct) {
+  for (const int weight_bits : {4, 8}) {
+    PlanBuilder b(64);
+    const int q = b.quantize(b.input("x", {7, 9, 16}), 8);
+    const int y = add_conv(b, q, {7, 9, 16, {3, 3}, {1, 1}, {1, 1, 1, 1}, {1, 1}},
+                           {70, weight_bits, 8, false});
+    b.lut(4);
+    const int z = b.linear(y, {40, weight_bits, 8, true});
+    b.lut(6);
+    check(b.finish(z));
+  }
+}
+
 TEST(Ops, Depthwise) {
   for (const WindowForm& f : kWindows) {
     for (const int out_bits : {0, 4}) {

@@ -233,10 +233,15 @@ class PlanBuilder {
   }
   int table(int in, int out_bits) {
     const int out = step("table", {in}, DType::kU8, shape(in), out_bits);
-    std::vector<uint8_t> lut(256);
-    for (uint8_t& v : lut) v = static_cast<uint8_t>(random.integer(0, (1 << out_bits) - 1));
-    tensor("lut", Tensor::of<uint8_t>({256}, lut));
+    lut(out_bits);
     return out;
+  }
+  // Behind the 8-bit codes of the last step.
+  void lut(int out_bits) {
+    std::vector<uint8_t> entries(256);
+    for (uint8_t& v : entries) v = static_cast<uint8_t>(random.integer(0, (1 << out_bits) - 1));
+    tensor("lut", Tensor::of<uint8_t>({256}, entries));
+    plan.buffers[static_cast<size_t>(last().out[0])].bits = out_bits;
   }
   int transpose(int in, const std::vector<int64_t>& dims, const std::vector<int64_t>& perm,
                 Shape to) {

@@ -134,7 +134,9 @@ inline void Naive::products(const Step& step, const std::vector<uint8_t>& a, int
       if (step.tensors.contains("zw")) t -= integer(step, "zw", col) * sum;
       const auto wide = static_cast<float>(static_cast<int32_t>(t));
       if (out_buffer(step).dtype == DType::kU8) {
-        to.q.push_back(code(step, wide * real(step, "m", col)));
+        uint8_t q = code(step, wide * real(step, "m", col));
+        if (const Tensor* lut = plan_.find_tensor(step, "lut")) q = lut->as<uint8_t>()[q];
+        to.q.push_back(q);
         continue;
       }
       const float y = std::fmaf(wide, real(step, "s", col), real(step, "b", col));

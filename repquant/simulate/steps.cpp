@@ -76,6 +76,7 @@ class ProductOutput {
         constants_(c.plan.tensor(c.step, "c").as<int32_t>()),
         scales_(c.reals(codes_out_ ? "m" : "s")) {
     if (codes_out_) codes_ = CodeOutput(c);
+    if (const Tensor* lut = c.plan.find_tensor(c.step, "lut")) table_ = lut->as<uint8_t>();
     if (!codes_out_) biases_ = c.reals("b");
     if (const Tensor* zw = c.plan.find_tensor(c.step, "zw")) zeros_ = zw->as<int32_t>();
     if (c.in.size() == 2) residual_ = c.in[1]->as<float>();
@@ -86,8 +87,9 @@ class ProductOutput {
     const int64_t zero = zeros_.empty() ? 0 : int64_t{zeros_[n]};
     const int32_t t = checked_sum(product + constants_[n] - zero * centred);
     if (codes_out_) {
+      const int32_t code = requantize(t, scales_[n], codes_.zero, codes_.lo, codes_.hi);
       c_.out.as<uint8_t>()[i] =
-          static_cast<uint8_t>(requantize(t, scales_[n], codes_.zero, codes_.lo, codes_.hi));
+          table_.empty() ? static_cast<uint8_t>(code) : table_[static_cast<size_t>(code)];
       return;
     }
     const float y = std::fmaf(static_cast<float>(t), scales_[n], biases_[n]);
@@ -99,6 +101,7 @@ class ProductOutput {
   bool codes_out_;
   std::span<const int32_t> constants_, zeros_;
   std::span<const float> scales_, biases_, residual_;
+  std::span<const uint8_t> table_;
   CodeOutput codes_;
 };
 

@@ -111,10 +111,7 @@ class TableStep final : public ElementStep {
  public:
   TableStep(const Plan& plan, const Step& step, Isa isa) : ElementStep(plan, step, isa, 0.02) {
     expect_types(plan, step, DType::kU8, DType::kU8);
-    const Tensor& lut = plan.tensor(step, "lut");
-    expect(lut.dtype() == DType::kU8 && lut.size() == 256, step, "tensor \"lut\" of 256 U8",
-           fmt::format("{} of {}", lut.size(), name_of(lut.dtype())));
-    table_ = lut.as<uint8_t>().data();
+    table_ = code_table(plan, step);
   }
   std::vector<int> in_place() const override { return {0}; }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {

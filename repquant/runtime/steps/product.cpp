@@ -5,7 +5,8 @@
 namespace repquant::runtime {
 
 Product::Product(const Plan& plan, const Step& step, const GemmI8Shape& shape, Isa isa)
-    : wide_(select_row(gemm_i8_kernels(), isa)) {
+    : wide_(select_row(gemm_i8_kernels(), isa)),
+      elements_(select_row(elementwise_kernels(), isa)) {
   const Buffer& in = input_buffer(plan, step, 0);
   expect(in.dtype == DType::kU8, step, "input of U8 codes", std::string(name_of(in.dtype)));
   args_.shape = shape;
@@ -26,6 +27,7 @@ void Product::read_output(const Plan& plan, const Step& step) {
     args_.m = floats(plan, step, "m", args_.shape.n);
     args_.zero = bounds.zero, args_.lo = bounds.lo, args_.hi = bounds.hi;
     expect(!residual_, step, "one input for codes out", std::to_string(step.in.size()));
+    if (plan.find_tensor(step, "lut") != nullptr) table_ = code_table(plan, step);
     return;
   }
   args_.s = floats(plan, step, "s", args_.shape.n);

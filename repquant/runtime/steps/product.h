@@ -1,5 +1,6 @@
 #pragma once
 // The operands that `linear` and `conv` share, and the row of gemm_i8 or gemm_i4 that takes them.
+#include "repquant/runtime/kernels/elementwise/elementwise.h"
 #include "repquant/runtime/kernels/gemm_i4/gemm_i4.h"
 #include "repquant/runtime/steps/steps.h"
 
@@ -39,6 +40,8 @@ class Product {
   void run(const GemmI8Args& args) const noexcept {
     if (narrow_ != nullptr) narrow_->run(args, bits_);
     else wide_.run(args);
+    if (table_ == nullptr) return;
+    elements_.table({args.codes, args.codes, args.rows * args.shape.n, table_});
   }
 
  private:
@@ -46,6 +49,8 @@ class Product {
   void pack(const Plan& plan, const Step& step);
 
   const GemmI8Kernel& wide_;
+  const ElementwiseKernel& elements_;
+  const uint8_t* table_ = nullptr;  // behind the codes
   const GemmI4Kernel* narrow_ = nullptr;
   int bits_ = 8;
   GemmI8Args args_;

@@ -108,6 +108,13 @@ CodeBounds code_bounds(const Plan& plan, const Step& step) {
   return {static_cast<int32_t>(zero), static_cast<int32_t>(lo), static_cast<int32_t>(hi)};
 }
 
+const uint8_t* code_table(const Plan& plan, const Step& step) {
+  const Tensor& lut = plan.tensor(step, "lut");
+  expect(lut.dtype() == DType::kU8 && lut.size() == 256, step, "tensor \"lut\" of 256 U8",
+         fmt::format("{} of {}", lut.size(), name_of(lut.dtype())));
+  return lut.as<uint8_t>().data();
+}
+
 std::unique_ptr<StepKernel> make_step_kernel(const Plan& plan, const Step& step, Isa isa) {
   std::vector<std::string> names;
   for (const Op& op : kOps) {

@@ -67,6 +67,7 @@ struct CodeBounds {
   int32_t zero = 0, lo = 0, hi = 255;
 };
 CodeBounds code_bounds(const Plan& plan, const Step& step);
+const uint8_t* code_table(const Plan& plan, const Step& step);  // the 256 entries of "lut"
 
 // 64-byte aligned bytes, zeroed.
 class AlignedBytes {
