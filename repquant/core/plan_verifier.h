@@ -85,7 +85,8 @@ class Verifier {
   void multipliers(const char* role, int64_t count) const;
   void head_multipliers(const char* role, int64_t heads) const;
   int64_t thresholds() const;
-  void output_codes() const;
+  void output_codes() const { codes_up_to(highest_code(out())); }
+  void codes_up_to(int64_t highest) const;
   void table_entries() const;
   void accumulator_bounds(int64_t n, int64_t k) const;
   Window window() const;

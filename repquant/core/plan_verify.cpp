@@ -204,11 +204,7 @@ int64_t Verifier::thresholds() const {
 }
 
 // zero, lo, hi of a step that writes codes.
-// A table behind the codes says what the output holds.
-void Verifier::output_codes() const {
-  const bool tabled = step_->tensors.contains("lut");
-  if (tabled) table_entries();
-  const int64_t highest = tabled ? 255 : highest_code(out());
+void Verifier::codes_up_to(int64_t highest) const {
   const int64_t lo = integer("lo", 0, highest);
   integer("hi", lo, highest);
   integer("zero", -kMaxZeroPoint, kMaxZeroPoint);

@@ -75,7 +75,12 @@ void Verifier::product_output(int64_t n) {
     roles({"w", "c", "zw", "m", "lut"});
     inputs(1, 1);
     multipliers("m", n);
-    output_codes();
+    if (step_->tensors.contains("lut")) {  // which then says what the output holds
+      table_entries();
+      codes_up_to(255);
+    } else {
+      output_codes();
+    }
   } else {
     roles({"w", "c", "zw", "s", "b"});
     multipliers("s", n);

@@ -170,7 +170,7 @@ const std::vector<Model>& models() {
        {{"linear", 9}, {"multi_head_attention", 2}, {"layer_norm", 5}, {"silu", 7}, {"softmax", 1}},
        {"matmul", "batch_norm", "sqrt", "shape"},
        1},
-      {"ocr_detector", "ocr/ch_PP-OCRv4_det_infer.onnx", {{"conv", 62}}, {"batch_norm"}, 1},
+      {"ocr_detector", "ocr/ch_PP-OCRv4_det_infer.onnx", {{"conv", 64}}, {"batch_norm"}, 1},
       {"ocr_classifier",
        "ocr/ch_ppocr_mobile_v2.0_cls_infer.onnx",
        {{"linear", 1}, {"conv", 53}},

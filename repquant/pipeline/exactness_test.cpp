@@ -121,9 +121,9 @@ TEST(Exactness, OneConstantOffByOneIsSeen) {
             "blocks.0.attn.mha");
 
   wrong = plan;  // every entry of a code table
-  for (uint8_t& code : wrong.tensors.at("blocks.0.mlp.gelu.lut").data.as<uint8_t>()) code ^= 1;
+  for (uint8_t& code : wrong.tensors.at("blocks.0.mlp.fc1.lut").data.as<uint8_t>()) code ^= 1;
   EXPECT_EQ(first_difference(wrong, trace, images, outputs, nullptr).value_or(""),
-            "blocks.0.mlp.gelu");
+            "blocks.0.mlp.fc1");
 
   wrong = plan;  // one weight
   wrong.tensors.at("head.w").data.as<uint8_t>()[0] ^= 1;
