@@ -1,4 +1,5 @@
 // repquant compare: two models layer by layer.
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
@@ -45,10 +46,17 @@ Kept keep(ConstTensorView value) {
   return kept;
 }
 
+bool same_but_for_leading_ones(const Shape& a, const Shape& b) {
+  const auto first = [](const Shape& s) {
+    return std::find_if(s.begin(), s.end(), [](int64_t n) { return n != 1; });
+  };
+  return std::equal(first(a), a.end(), first(b), b.end());
+}
+
 // An artifact has a convolution's result in rows of channels, a float model in planes [1, C, H, W].
 // False when the two are not of one layout even then.
 bool align(Kept& planes, const Shape& rows) {
-  if (planes.shape == rows) return true;
+  if (same_but_for_leading_ones(planes.shape, rows)) return true;
   if (planes.shape.size() != 4 || rows.size() < 2) return false;
   const int64_t channels = planes.shape[1], pixels = planes.shape[2] * planes.shape[3];
   if (rows.back() != channels || element_count(rows) != channels * pixels) return false;
