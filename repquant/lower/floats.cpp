@@ -1,7 +1,6 @@
 // Float layers between the integer ones: functions, broadcast operations, reductions, lookups.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include <fmt/format.h>
@@ -12,8 +11,6 @@
 
 namespace repquant::lowering {
 namespace {
-
-constexpr float kLargest = std::numeric_limits<float>::max();
 
 std::optional<BinaryKind> binary_of(OpKind op) {
   switch (op) {
