@@ -10,10 +10,16 @@
 #include <random>
 #include <vector>
 
+#include "repquant/core/format/log.h"
 #include "repquant/runtime/kernels/activation/activation.h"
 #include "repquant/runtime/kernels/elementwise/elementwise.h"
+#include "repquant/runtime/kernels/target.h"
 #include "repquant/runtime/kernels/thresholds.h"
 #include "repquant/runtime/steps/steps.h"
+
+#if defined(__x86_64__)
+#include "repquant/runtime/kernels/log_coder512.h"
+#endif
 
 namespace repquant::runtime {
 namespace {
@@ -94,6 +100,63 @@ TEST(Rows, Elementwise) {
     for (size_t i = 0; i < got.size(); ++i) ASSERT_EQ(got[i], table[want[i]]) << row->name;
   }
 }
+
+#if defined(__x86_64__)
+REPQUANT_AVX512VNNI bool row_coder_fits(const std::vector<float>& thresholds) {
+  return RowLogCoder(thresholds.data(), static_cast<int64_t>(thresholds.size())).fits();
+}
+
+// Numbers of the x whose code differs from that of the rounded quotient x / s.
+REPQUANT_AVX512VNNI int differences(const std::vector<float>& thresholds, float s,
+                                    const std::vector<float>& x) {
+  RowLogCoder coder(thresholds.data(), static_cast<int64_t>(thresholds.size()));
+  coder.row(s);
+  int wrong = 0;
+  for (size_t first = 0; first + 16 <= x.size(); first += 16) {
+    alignas(64) std::array<int32_t, 16> codes;
+    _mm512_store_si512(codes.data(), coder(_mm512_loadu_ps(x.data() + first)));
+    for (size_t i = 0; i < 16; ++i) {
+      int want = 0;
+      for (const float t : thresholds) want += x[first + i] / s < t;
+      wrong += (codes[i] & 0xffff) != want;
+    }
+  }
+  return wrong;
+}
+
+TEST(Rows, RowLogCoderGivesTheCodesOfQuotients) {
+  if (!isa_available(Isa::kAvx512Vnni)) GTEST_SKIP() << "no AVX512-VNNI here";
+  std::mt19937 random(5);
+  std::uniform_real_distribution<float> mantissa(1.0f, 2.0f);
+  int coders = 0;
+  for (int round = 0; round < 300; ++round) {
+    const int count = 1 + static_cast<int>(random() % 15);
+    const double base = round % 3 == 0 ? 1.0 : round % 3 == 1 ? 2.0 : 37.0 / (20 + random() % 18);
+    std::vector<float> thresholds =
+        log_thresholds(round % 5 == 0 ? 1.0 : mantissa(random) / 2.0, base, count);
+    if (!row_coder_fits(thresholds)) continue;
+    ++coders;
+    // Sums of softmax rows: powers of two and odd mantissas, where ties are met and missed.
+    const float s = round % 4 == 0   ? 64.0f
+                    : round % 4 == 1 ? 3.0f
+                                     : 1 + 40 * (mantissa(random) - 1);
+    std::vector<float> x{0.0f, 1.0f, 1e-45f, 1e-38f, 1e-30f, std::nanf(""), 0.5f, 1e-20f};
+    for (const float t : thresholds) {
+      const uint32_t bits = std::bit_cast<uint32_t>(t * s);
+      for (uint32_t step = 0; step < 17; ++step) x.push_back(std::bit_cast<float>(bits + step - 8));
+    }
+    for (int i = 0; i < 200; ++i)
+      x.push_back(std::ldexp(mantissa(random), -static_cast<int>(random() % 24)));
+    x.resize((x.size() + 15) / 16 * 16, 0.25f);
+    ASSERT_EQ(differences(thresholds, s, x), 0) << "count " << count << " base " << base;
+  }
+  EXPECT_GE(coders, 200);
+  EXPECT_TRUE(row_coder_fits(log_thresholds(0.9, 2.0, 15)));  // log sqrt 2 of four bits
+  EXPECT_FALSE(row_coder_fits(log_thresholds(0.9, 2.0, 31)));
+  EXPECT_FALSE(row_coder_fits(log_thresholds(0.9, 8.0, 15)));  // two thresholds a bin
+  EXPECT_FALSE(row_coder_fits({0.5f, 1e-33f}));
+}
+#endif
 
 }  // namespace
 }  // namespace repquant::runtime

@@ -265,21 +265,20 @@ REPQUANT_ALONE float exponentials(float* x, int64_t live, int64_t padded, float 
   return float512::combine(lanes);
 }
 
-// Log codes of e / divisor, as levels: one plane of bytes, or up to four.
-template <bool kPlanesBesideFirst>
+// Log codes of a row of e, as levels: one plane of bytes, or up to four. `coder` maps e to codes.
+template <bool kPlanesBesideFirst, typename Coder>
 REPQUANT_ALONE void encode_log(const AttentionI8Args& args, const WideSizes& sizes, const float* e,
-                               __m512 divisor, uint8_t* const (&planes)[kPlanes], bool two_bytes) {
+                               const Coder& coder, uint8_t* const (&planes)[kPlanes],
+                               bool two_bytes) {
   const int64_t keys = args.shape.key_rows;
   const AttentionLevels& levels = *args.levels;
-  const LogCoder coder(args.thresholds, args.level_count);
   const LevelTable even(levels.even, args.level_count), odd(levels.odd, args.level_count);
   int64_t t = 0;
   if constexpr (!kPlanesBesideFirst) {
     for (; t + 64 <= keys; t += 64) {  // four chains of lookups at a time
       __m512i code[4];
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i)
-        code[i] = coder(_mm512_div_ps(_mm512_loadu_ps(e + t + 16 * i), divisor));
+      for (int i = 0; i < 4; ++i) code[i] = coder(_mm512_loadu_ps(e + t + 16 * i));
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i)
         _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[0] + t + 16 * i),
@@ -288,7 +287,7 @@ REPQUANT_ALONE void encode_log(const AttentionI8Args& args, const WideSizes& siz
   }
   for (; t < sizes.keys; t += 16) {
     const __mmask16 live = float512::first_lanes(keys - t);
-    const __m512i code = coder(_mm512_div_ps(_mm512_loadu_ps(e + t), divisor));
+    const __m512i code = coder(_mm512_loadu_ps(e + t));
     const auto put = [&](int plane, __m512i bytes) REPQUANT_AVX512VNNI {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[plane] + t),
                        _mm512_maskz_cvtepi32_epi8(live, bytes));
@@ -305,9 +304,16 @@ REPQUANT_ALONE void encode_log(const AttentionI8Args& args, const WideSizes& siz
   }
 }
 
+struct QuotientCoder {
+  LogCoder coder;
+  __m512 divisor;
+  REPQUANT_INLINE512 __m512i operator()(__m512 e) const { return coder(_mm512_div_ps(e, divisor)); }
+};
+
 // One row of scores to bytes of levels; returns the divisor of the row.
 REPQUANT_AVX512VNNI int64_t encode(const AttentionI8Args& args, const WideSizes& sizes, float* x,
-                                   uint8_t* const (&planes)[kPlanes], bool two_bytes) {
+                                   uint8_t* const (&planes)[kPlanes], bool two_bytes,
+                                   RowLogCoder& row_coder) {
   const int64_t keys = args.shape.key_rows;
   const AttentionLevels& levels = *args.levels;
   const float most = largest(x, keys);
@@ -335,8 +341,14 @@ REPQUANT_AVX512VNNI int64_t encode(const AttentionI8Args& args, const WideSizes&
     }
     return 1;
   }
-  two_bytes || levels.parity ? encode_log<true>(args, sizes, x, divisor, planes, two_bytes)
-                             : encode_log<false>(args, sizes, x, divisor, planes, two_bytes);
+  if (row_coder.fits() && !two_bytes && !levels.parity) {
+    row_coder.row(sum == 0.0f ? 1.0f : sum);
+    encode_log<false>(args, sizes, x, row_coder, planes, false);
+    return 1;
+  }
+  const QuotientCoder coder{LogCoder(args.thresholds, args.level_count), divisor};
+  two_bytes || levels.parity ? encode_log<true>(args, sizes, x, coder, planes, two_bytes)
+                             : encode_log<false>(args, sizes, x, coder, planes, two_bytes);
   return 1;
 }
 
@@ -438,6 +450,8 @@ REPQUANT_AVX512VNNI void run_wide(const AttentionI8Args& args) noexcept {
   const WideScratch scratch = carve_wide(sizes, carver);
   const bool two_bytes = needs_two_bytes(args);
   const int planes = args.levels->parity ? kPlanes : two_bytes ? 2 : 1;
+  RowLogCoder row_coder(args.thresholds,
+                        args.codes_kind == ProbabilityCodes::kLog ? args.level_count : 0);
   if (args.load) {
     load_keys(args, sizes, scratch);
     load_values(args, sizes, scratch);
@@ -453,7 +467,7 @@ REPQUANT_AVX512VNNI void run_wide(const AttentionI8Args& args) noexcept {
       for (int i = 0; i < kPlanes; ++i) levels[i] = scratch.p[i] + r * sizes.steps;
       float* x = scratch.x + r * sizes.keys;
       if (args.bias != nullptr || args.mask != nullptr) add_terms512(args, row + r, x);
-      divisor[r] = encode(args, sizes, x, levels, two_bytes);
+      divisor[r] = encode(args, sizes, x, levels, two_bytes, row_coder);
     }
     for (int plane = 0; plane < planes; ++plane) {
       if (plane % 2 == 1 && !two_bytes) continue;
