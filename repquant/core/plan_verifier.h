@@ -20,9 +20,10 @@ class Verifier {
   explicit Verifier(const Plan& plan) : plan_(plan), written_(plan.buffers.size(), false) {}
   void run();
 
- private:
   using Check = void (Verifier::*)();
-  static const std::map<std::string, Check>& checks();
+  static const std::map<std::string, Check>& checks();  // by op: all there are
+
+ private:
 
   [[noreturn]] void fail(const std::string& expected, const std::string& got) const;
   void require(bool condition, const std::string& expected, const std::string& got) const {

@@ -72,8 +72,9 @@ void Verifier::linear() {
 // Codes or floats from int32 sums; a second input is a residual.
 void Verifier::product_output(int64_t n) {
   if (out().dtype == DType::kU8) {
-    roles({"w", "c", "zw", "m", "lut"});
     inputs(1, 1);
+    if (step_->op == "depthwise") roles({"w", "c", "zw", "m"});
+    else roles({"w", "c", "zw", "m", "lut"});
     multipliers("m", n);
     if (step_->tensors.contains("lut")) {  // which then says what the output holds
       table_entries();

@@ -1,5 +1,6 @@
 #include "repquant/evaluate/verify.h"
 
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <utility>
@@ -21,6 +22,12 @@ double value_at(const std::byte* data, DType dtype, int64_t index) {
   return static_cast<double>(value);
 }
 
+// A NaN is a NaN: which of two operands it takes sign and payload from is the compiler's choice.
+bool both_nan(const std::byte* a, const std::byte* b, DType dtype) {
+  return dtype == DType::kF32 && std::isnan(value_at(a, dtype, 0)) &&
+         std::isnan(value_at(b, dtype, 0));
+}
+
 std::optional<StepDifference> compare(const Bytes& simulated, ConstTensorView executed) {
   const size_t element = size_of(executed.dtype);
   const auto size = static_cast<int64_t>(simulated.size() / element);
@@ -31,12 +38,15 @@ std::optional<StepDifference> compare(const Bytes& simulated, ConstTensorView ex
   StepDifference found{.element = -1, .size = size};
   for (int64_t i = 0; i < size; ++i) {
     const size_t at = static_cast<size_t>(i) * element;
-    if (std::memcmp(data + at, simulated.data() + at, element) == 0) continue;
+    if (std::memcmp(data + at, simulated.data() + at, element) == 0 ||
+        both_nan(data + at, simulated.data() + at, executed.dtype))
+      continue;
     if (found.differing++ > 0) continue;
     found.element = i;
     found.simulated = value_at(simulated.data(), executed.dtype, i);
     found.executed = value_at(data, executed.dtype, i);
   }
+  if (found.differing == 0) return std::nullopt;
   return found;
 }
 

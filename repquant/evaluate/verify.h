@@ -1,5 +1,5 @@
 #pragma once
-// Simulator against runtime, step by step, bit for bit.
+// Simulator against runtime, step by step, bit for bit; one NaN equals another.
 #include <functional>
 #include <optional>
 #include <string>

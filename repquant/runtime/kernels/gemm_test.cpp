@@ -99,7 +99,7 @@ TEST(Gemm, PairBound) {
   }
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // g++ 12 is apt to keep some of the 24 accumulators of a tile on the stack, at half the speed:
 // between the first and the last product of the 6 x 64 tile nothing wide may be stored there.
 TEST(Gemm, TilesKeepTheirSumsInRegisters) {
