@@ -94,6 +94,31 @@ TEST(Program, InspectsAnArtifactOfStrangeProvenance) {
   }
 }
 
+TEST(Program, VerifyComparesEveryInstructionSetThreadsAndBatch) {
+  const Folder folder;
+  const std::string path = folder.file("a.rq.safetensors"), data = folder.file("x.npy");
+  write_artifact(path, example_plan());
+  const Shape item = example_plan().buffers[0].item_shape;
+  Tensor x(DType::kF32, {3, item[0], item[1]});
+  for (size_t i = 0; i < x.as<float>().size(); ++i)
+    x.as<float>()[i] = static_cast<float>(i % 17) * 0.25f - 2.0f;
+  write_npy(data, std::as_const(x).view());
+  std::string digest;
+  for (const char* form : {"full", "short", "full"}) {
+    const Ended ended = run({kRun, "verify", path, "--data", data, "--matrix", form, "--json"});
+    ASSERT_EQ(ended.exit, 0) << ended.err;
+    expect_schema(ended, "verify");
+    const nlohmann::json matrix = ended.json()["result"]["matrix"];
+    const bool full = form == std::string("full");
+    EXPECT_EQ(matrix["combinations"], matrix["isas"].size() * (full ? 9 : 2));
+    EXPECT_EQ(matrix["items"], full ? 8 : 1);
+    if (!full) EXPECT_NE(matrix["digest"], digest);
+    else if (!digest.empty()) EXPECT_EQ(matrix["digest"], digest);
+    if (full) digest = matrix["digest"];
+  }
+  EXPECT_EQ(run({kRun, "verify", path, "--data", data, "--matrix", "all"}).exit, kUsage);
+}
+
 TEST(Program, EveryDamagedByteOfAnArtifactIsRefused) {
   const Folder folder;
   const std::string path = folder.file("a.rq.safetensors"),

@@ -2,12 +2,14 @@
 #include <numeric>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cli/commands.h"
 #include "cli/data_options.h"
 #include "cli/exit_codes.h"
 #include "repquant/core/artifact.h"
 #include "repquant/core/error.h"
+#include "repquant/evaluate/bit_matrix.h"
 #include "repquant/evaluate/verify.h"
 
 namespace repquant::cli {
@@ -18,6 +20,7 @@ struct Options {
   DataRequest data;
   int64_t samples = 2;
   bool steps = false;
+  std::string matrix;
 };
 
 Outcome failure(const StepDifference& d) {
@@ -33,6 +36,45 @@ Outcome failure(const StepDifference& d) {
   return outcome;
 }
 
+std::vector<int64_t> first_indices(int64_t wanted, int64_t there) {
+  std::vector<int64_t> indices(static_cast<size_t>(std::min(wanted, there)));
+  std::iota(indices.begin(), indices.end(), 0);
+  return indices;
+}
+
+nlohmann::json described(const BitMatrixOptions& asked, const BitMatrix& matrix) {
+  return {{"isas", matrix.isas},        {"threads", asked.threads},
+          {"batches", asked.batches},   {"combinations", matrix.combinations},
+          {"items", matrix.items},      {"digest", matrix.digest}};
+}
+
+// Adds what the matrix found to an outcome that is good so far.
+void add_matrix(const Options& options, const Plan& plan, const Dataset& data,
+                const Context& context, Outcome& outcome) {
+  BitMatrixOptions asked;
+  if (options.matrix == "short") asked.threads = {1, 2}, asked.batches = {1};
+  const std::vector<Tensor> inputs =
+      load_inputs(data, first_indices(asked.batches.back(), data.size()));
+  asked.between = [&] {
+    if (context.stop->raised()) throw Interrupted("verify: interrupted");
+  };
+  const BitMatrix matrix = compare_bits(plan, inputs, asked);
+  outcome.result["matrix"] = described(asked, matrix);
+  outcome.text += fmt::format(
+      "bits: {} combinations of instruction set ({}), {} threads and batch {}; {} items; "
+      "logits sha256 {}\n",
+      matrix.combinations, fmt::join(matrix.isas, ", "), fmt::join(asked.threads, ", "),
+      fmt::join(asked.batches, ", "), matrix.items, matrix.digest);
+  if (!matrix.difference) return;
+  const BitDifference& d = *matrix.difference;
+  outcome.exit = kVerifyFailed;
+  outcome.result["equal"] = false;
+  outcome.failure = fmt::format(
+      "verify: {}, {} threads, batch {}: item {}, output element {} differs from the scalar rows",
+      d.isa, d.threads, d.batch, d.item, d.element);
+  outcome.hint = "two rows disagree: please report it with the artifact";
+}
+
 Outcome verify(Options& options, const Context& context) {
   const OpenedModel model = open_model(options.model, context);
   if (model.program == nullptr) {
@@ -40,8 +82,7 @@ Outcome verify(Options& options, const Context& context) {
                 fmt::format("verify: \"{}\": expected an artifact", options.model));
   }
   const auto data = open_data(options.data, model, context);
-  std::vector<int64_t> indices(static_cast<size_t>(std::min(options.samples, data->size())));
-  std::iota(indices.begin(), indices.end(), 0);
+  const std::vector<int64_t> indices = first_indices(options.samples, data->size());
   const std::vector<Tensor> inputs = load_inputs(*data, indices);
   std::string listed;
   int64_t compared = 0;
@@ -61,6 +102,7 @@ Outcome verify(Options& options, const Context& context) {
     outcome.text =
         fmt::format("equal: {} steps, {} items, every bit\n", plan.steps.size(), indices.size());
   }
+  if (!found && !options.matrix.empty()) add_matrix(options, plan, *data, context, outcome);
   outcome.text = listed + outcome.text;
   outcome.result["items"] = indices.size();
   outcome.result["steps"] = plan.steps.size();
@@ -77,6 +119,9 @@ Run declare_verify(CLI::App& app) {
   declare_input(app, options->data, "One image or array instead of --data");
   app.add_option("--samples", options->samples, "Items compared")->check(CLI::PositiveNumber);
   app.add_flag("--steps", options->steps, "List every comparison");
+  app.add_option("--matrix", options->matrix,
+                 "full: all instruction sets, 1 to 3 threads, batches of 1, 3, 8; or short")
+      ->check(CLI::IsMember({"full", "short"}));
   declare_preprocess(app, options->data.preprocess);
   return [options](const Context& context) { return verify(*options, context); };
 }

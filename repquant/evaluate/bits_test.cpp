@@ -4,14 +4,13 @@
 // whole.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 
+#include "repquant/evaluate/bit_matrix.h"
 #include "repquant/evaluate/verify.h"
 #include "repquant/graph/testing_vit.h"
 #include "repquant/lower/lower.h"
-#include "repquant/runtime/session.h"
+#include "repquant/runtime/kernels/isa.h"
 #include "repquant/runtime/testing.h"
 
 namespace repquant {
@@ -28,42 +27,17 @@ Tensor random_items(const Plan& plan, int64_t items) {
   return Tensor::of<float>(shape, testing::Random(5).reals(element_count(shape), -2, 2));
 }
 
-// The first `items` of `all`, answered by a session of its own.
-std::vector<float> answer(const std::shared_ptr<const Program>& program, const Tensor& all,
-                          int64_t items, ThreadPool* pool) {
-  const Plan& plan = program->plan();
-  Shape in = all.shape(), out = plan.buffers[static_cast<size_t>(plan.outputs[0])].item_shape;
-  in[0] = items;
-  out.insert(out.begin(), items);
-  std::vector<float> logits(static_cast<size_t>(element_count(out)));
-  const ConstTensorView from{all.data(), DType::kF32, in};
-  const TensorView to{logits.data(), DType::kF32, out};
-  Session session(program, {.max_batch = items, .pool = pool, .parallel_from_ns = 0});
-  session.run({&from, 1}, {&to, 1});
-  return logits;
-}
-
 void expect_equal_bits(const Plan& plan) {
-  constexpr int64_t kMost = 8;
-  const Tensor items = random_items(plan, kMost);
   const auto scalar = Program::from_plan(plan, {.isa = "scalar"});
-  const std::vector<float> wanted = answer(scalar, items, kMost, nullptr);
-  const size_t width = wanted.size() / kMost;
-  EXPECT_NE(std::vector<float>(wanted.begin(), wanted.begin() + static_cast<int64_t>(width)),
-            std::vector<float>(wanted.end() - static_cast<int64_t>(width), wanted.end()));
   const auto found = first_difference(plan, scalar, {random_items(plan, 1)}, nullptr);
   EXPECT_FALSE(found.has_value()) << found->step;
-  ThreadPool two(2), three(3);
-  for (const std::string& isa : runtime::available_isas()) {
-    const auto program = Program::from_plan(plan, {.isa = isa});
-    for (ThreadPool* pool : {static_cast<ThreadPool*>(nullptr), &two, &three}) {
-      for (const int64_t batch : {int64_t{1}, int64_t{3}, kMost}) {
-        const std::vector<float> got = answer(program, items, batch, pool);
-        EXPECT_EQ(std::memcmp(got.data(), wanted.data(), got.size() * sizeof(float)), 0)
-            << isa << ", " << (pool == nullptr ? 1 : pool->size()) << " threads, batch " << batch;
-      }
-    }
-  }
+  const BitMatrix matrix = compare_bits(plan, {random_items(plan, 8)});
+  EXPECT_EQ(matrix.combinations, static_cast<int64_t>(runtime::available_isas().size()) * 9);
+  ASSERT_FALSE(matrix.difference.has_value())
+      << matrix.difference->isa << ", " << matrix.difference->threads << " threads, batch "
+      << matrix.difference->batch << ", item " << matrix.difference->item;
+  EXPECT_NE(matrix.digest,
+            compare_bits(plan, {random_items(plan, 1)}, {{"scalar"}, {1}, {8}}).digest);
 }
 
 Plan vit(const testing::TinyVit& options) {
