@@ -43,9 +43,9 @@ std::vector<int64_t> first_indices(int64_t wanted, int64_t there) {
 }
 
 nlohmann::json described(const BitMatrixOptions& asked, const BitMatrix& matrix) {
-  return {{"isas", matrix.isas},        {"threads", asked.threads},
-          {"batches", asked.batches},   {"combinations", matrix.combinations},
-          {"items", matrix.items},      {"digest", matrix.digest}};
+  return {{"isas", matrix.isas},      {"threads", asked.threads},
+          {"batches", asked.batches}, {"combinations", matrix.combinations},
+          {"items", matrix.items},    {"digest", matrix.digest}};
 }
 
 // Adds what the matrix found to an outcome that is good so far.

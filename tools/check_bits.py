@@ -47,7 +47,7 @@ def check(name, scheme, setup, args):
         if made.returncode != 0:
             return f"{name} {scheme}: not quantized: {made.stderr.strip()[-200:]}", made.returncode == 4
     form = "full" if name in FULL else "short"
-    done = subprocess.run([args.program, "verify", artifact, "--data", *data_only(fill(setup["score"])),
+    done = subprocess.run([args.build / "bin/repquant-run", "verify", artifact, "--data", *data_only(fill(setup["score"])),
                            "--samples", "1", "--matrix", form, "--json", "-q"], capture_output=True, text=True)
     document = json.loads(done.stdout) if done.stdout.startswith("{") else {}
     matrix = document.get("result", {}).get("matrix")
