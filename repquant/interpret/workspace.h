@@ -56,10 +56,10 @@ struct Workspace {
   ThreadPool* pool = nullptr;
   Sink* sink = nullptr;
   const StopFlag* stop = nullptr;
-  Checkpoint* checkpoint = nullptr;             // may be null
-  std::string pass;                             // "repquant", for reports and set_by
-  int64_t resident_bytes = int64_t{256} << 20;  // activations kept before sites are recomputed
-  std::vector<std::string> applied;             // rewrites done, so that none is applied twice
+  Checkpoint* checkpoint = nullptr;           // may be null
+  std::string pass;                           // "repquant", for reports and set_by
+  int64_t resident_bytes = int64_t{1} << 30;  // activations kept before sites are recomputed
+  std::vector<std::string> applied;           // rewrites done, so that none is applied twice
 
   const at::Tensor& constant(ValueId id) const;
   // The constant that `node` reads at `input`, made private to that reader first.

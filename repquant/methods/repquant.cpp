@@ -42,9 +42,9 @@ struct Options {
     v(rotate, "rotate", "Offline rotations of the residual stream and of heads", Choices{kSwitch});
     v(log_gelu, "log_gelu", "Log code with shift for inputs behind GELU or SiLU", Choices{kSwitch});
     v(gelu_table, "gelu_table",
-      "8-bit code before GELU, which then is a table; safe: before W8A8 products and codes of 4 bits, "
-      "auto: where it costs less than 0.1 dB",
-      Choices{{"tier", "on", "off", "safe", "auto"}});
+      "8-bit code before GELU, which then is a table; eight_bit: where a W8A8 product follows, "
+      "safe: there and before codes of 4 bits, auto: where it costs less than 0.1 dB",
+      Choices{{"tier", "on", "off", "eight_bit", "safe", "auto"}});
     v(centre_values, "centre_values", "Move the mean of the attention output into biases",
       Choices{kSwitch});
     v(ridge, "ridge", "T0: ridge regression against the activation error", Choices{kSwitch});
@@ -81,7 +81,10 @@ reconstruct::SequentialOptions resolve(const Options& o) {
   s.weight_range = s.activation_range;
   s.softmax_range = fast ? "output" : "percentile";
   s.log_gelu = on(o.log_gelu, fast);
-  s.gelu_table = o.gelu_table != "tier" ? o.gelu_table : fast ? "safe" : "off";
+  s.gelu_table = o.gelu_table != "tier" ? o.gelu_table
+                 : accurate             ? "eight_bit"
+                 : fast                 ? "safe"
+                                        : "off";
   s.centre_values = on(o.centre_values, accurate);
   s.ridge = on(o.ridge, paper);
   s.gptq = on(o.gptq, paper || fast);

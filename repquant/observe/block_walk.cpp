@@ -57,22 +57,26 @@ void BlockWalk::release(size_t place, ValueMap& values) const {
   for (const ValueId id : node.outputs) drop(id);
 }
 
-// An estimate from one sample: the largest activation of the block, with four of its kind live.
+// By one sample: the most that is live behind a node, with the probabilities of that node.
 int64_t BlockWalk::resident_size() const {
   if (inputs_.empty()) return 0;
   const at::NoGradGuard no_grad;
   ValueMap values = block_values(ws_, block_, inputs_, 0);
   for (auto& [id, value] : values) value = value.slice(0, 0, 1);
-  int64_t largest = 0;
-  const auto measure = [&](const Site&, const at::Tensor& t) {
-    largest = std::max<int64_t>(largest, t.numel());
-    return t;
-  };
-  const ValueId keep[] = {block_.output};
-  interpreter_.run_nodes(block_.nodes, values, keep, measure);
+  int64_t most = 0;
+  for (size_t i = 0; i < block_.nodes.size(); ++i) {
+    int64_t live = 0;
+    interpreter_.run_node(block_.nodes[i], values, [&](const Site& site, const at::Tensor& t) {
+      if (site.input == kProbabilities) live += t.numel();
+      return t;
+    });
+    for (const auto& [id, value] : values) live += value.numel();
+    most = std::max(most, live);
+    release(i, values);
+  }
   int64_t samples = 0;
   for (const at::Tensor& t : inputs_) samples += t.size(0);
-  return largest * 4 * 4 * samples;
+  return most * 4 * samples;
 }
 
 void BlockWalk::recompute(int64_t chunk, size_t count, ValueMap& values) const {

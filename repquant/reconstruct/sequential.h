@@ -17,7 +17,7 @@ struct SequentialOptions {
   std::string softmax_range = "percentile";  // percentile, output (error of P V)
   bool middle_zero = true;                   // z~ = 2^(b-1); false: clamp(rne(mean z))
   bool log_gelu = false;                     // log code with shift for inputs behind GELU or SiLU
-  std::string gelu_table = "off";            // 8-bit code before GELU: off, on, auto, safe
+  std::string gelu_table = "off";            // 8-bit code before GELU: off, on, auto, eight_bit, safe
   bool centre_values = false;                // b_v -= E[P v], b_o += W_o E[P v]
   bool ridge = false;                        // T0
   bool gptq = false;                         // T1

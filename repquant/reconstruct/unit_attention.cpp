@@ -157,12 +157,12 @@ void Unit::activation(NodeId id) {
   if (!alone || readers.size() != 1) return;
   const SiteTarget* reader = ws_.target({readers[0], 0});
   if (reader == nullptr) return;
-  // Next to a product of 8-bit operands, or to codes 16 times as coarse, one more code of 8 bits
-  // costs nothing measurable.
+  // Next to a product of 8-bit operands one more code of 8 bits costs nothing measurable, and next
+  // to codes 16 times as coarse next to nothing.
   const SiteTarget* weight = ws_.target({readers[0], 1});
-  const bool safe =
-      reader->bits <= 4 || (reader->bits >= 8 && weight != nullptr && weight->bits >= 8);
-  if (options_.gelu_table == "safe" && !safe) return;
+  const bool products = reader->bits >= 8 && weight != nullptr && weight->bits >= 8;
+  if (options_.gelu_table == "eight_bit" && !products) return;
+  if (options_.gelu_table == "safe" && !products && reader->bits > 4) return;
   const QuantSpec spec{8, Uniform{}, PerTensor{}, Range{}};
   const QParams params = quantize::mse_range(walk_, {id, 0}, spec);
   if (options_.gelu_table != "auto") {
