@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "repquant/runtime/kernels/float512.h"
+#include "repquant/runtime/kernels/log_fit.h"
 
 namespace repquant::runtime {
 
@@ -144,6 +145,50 @@ class RowLogCoder {
   __m512d low_, high_;
   __m512i first_bins_, last_bins_;
   __m512 inverse_, bounds_;
+};
+
+// Codes of 16 values against many thresholds that have a fit.
+class LogGuess {
+ public:
+  REPQUANT_INLINE512 LogGuess(const float* thresholds, int64_t count, const LogFit& fit)
+      : thresholds_(thresholds),
+        slope_(_mm512_set1_ps(-fit.slope)),
+        offset_(_mm512_set1_ps(fit.offset)),
+        most_(_mm512_set1_ps(static_cast<float>(count) - 0.5f)) {}
+
+  // -0.5 and count - 0.5 are the ends. A NaN has no exponent and lies above all thresholds.
+  REPQUANT_INLINE512 __m512i operator()(__m512 x) const {
+    const __m512 exponent = _mm512_getexp_ps(x);
+    const __m512 z = _mm512_sub_ps(
+        _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero), _mm512_set1_ps(1.0f));
+    __m512 p = _mm512_set1_ps(kLog2[5]);
+#pragma GCC unroll 5
+    for (int k = 4; k >= 0; --k) p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(kLog2[k]));
+    __m512 v = _mm512_fmadd_ps(_mm512_fmadd_ps(p, z, exponent), slope_, offset_);
+    const __m512 least = _mm512_set1_ps(std::numeric_limits<float>::min());
+    v = _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(x, least, _CMP_LT_OQ), most_);
+    v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-0.5f)), most_);
+    const __m512 off = _mm512_abs_ps(_mm512_sub_ps(v, _mm512_roundscale_ps(v, 0x08)));
+    const __mmask16 close = _mm512_cmp_ps_mask(off, _mm512_set1_ps(kGuessError), _CMP_LT_OQ);
+    const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_roundscale_ps(v, 0x09)),
+                                          _mm512_set1_epi32(1));
+    return __builtin_expect(close == 0, 1) ? code : settled(code, x, v, close);
+  }
+
+ private:
+  // A value next to threshold k has the code k or k + 1.
+  __attribute__((noinline)) REPQUANT_AVX512VNNI __m512i settled(__m512i code, __m512 x, __m512 v,
+                                                                __mmask16 some) const {
+    const __m512i nearest = _mm512_cvtps_epi32(v);
+    const __m512 next =
+        _mm512_mask_i32gather_ps(_mm512_setzero_ps(), some, nearest, thresholds_, 4);
+    code = _mm512_mask_mov_epi32(code, some, nearest);
+    const __mmask16 below = _mm512_mask_cmp_ps_mask(some, x, next, _CMP_LT_OQ);
+    return _mm512_mask_add_epi32(code, below, nearest, _mm512_set1_epi32(1));
+  }
+
+  const float* thresholds_;
+  __m512 slope_, offset_, most_;
 };
 
 }  // namespace repquant::runtime

@@ -86,8 +86,11 @@ TEST(Rows, Elementwise) {
       count_thresholds<true>(args.x, args.count, args.shift, args.thresholds, args.levels,
                              args.codes);
       args.codes = got.data();
-      row->quantize_log(args);
-      ASSERT_EQ(want, got) << row->name << " " << levels;
+      for (const LogFit& fit : {LogFit{}, fit_log(thresholds.data(), levels)}) {
+        args.fit = fit;
+        row->quantize_log(args);
+        ASSERT_EQ(want, got) << row->name << " " << levels << " " << fit.usable;
+      }
     }
     QuantizeArgs args{x.data(), want.data(), static_cast<int64_t>(x.size()) - 3, 11.0f, 100,
                       2,        250};
@@ -157,6 +160,47 @@ TEST(Rows, RowLogCoderGivesTheCodesOfQuotients) {
   EXPECT_FALSE(row_coder_fits({0.5f, 1e-33f}));
 }
 #endif
+
+// Every value from well above the thresholds to well below them that lies within 40 steps of one,
+// and all thresholds themselves, for lines of every slope.
+TEST(Rows, LogCodesBesideThresholds) {
+  for (const auto& [slope, levels] :
+       {std::pair{0.5, 15}, {1.0, 3}, {2.0, 31}, {5.3, 200}, {18.5, 255}, {31.9, 255}}) {
+    std::vector<float> thresholds, x;
+    for (int k = 0; k < levels; ++k)
+      thresholds.push_back(static_cast<float>(0.7 * std::exp2(-(k + 0.5) / slope)));
+    for (const float t : thresholds) {
+      for (int32_t step = -40; step <= 40; ++step)
+        x.push_back(std::bit_cast<float>(std::bit_cast<int32_t>(t) + step));
+    }
+    const LogFit fit = fit_log(thresholds.data(), levels);
+    ASSERT_TRUE(fit.usable) << slope;
+    std::vector<uint8_t> want(x.size()), got(x.size());
+    QuantizeLogArgs args{x.data(), want.data(),       static_cast<int64_t>(x.size()),
+                         0.0f,     thresholds.data(), levels};
+    count_thresholds<true>(args.x, args.count, 0.0f, args.thresholds, args.levels, args.codes);
+    args.fit = fit;
+    args.codes = got.data();
+    for (const ElementwiseKernel* row : elementwise_kernels()) {
+      if (!isa_available(row->isa)) continue;
+      row->quantize_log(args);
+      ASSERT_EQ(want, got) << row->name << " " << slope;
+    }
+  }
+}
+
+// What is no line of log2 is counted.
+TEST(Rows, OtherThresholdsHaveNoFit) {
+  const float bent[] = {1.0f, 0.5f, 0.26f}, steep[] = {1.0f, 0.99f, 0.98f},
+              rising[] = {0.25f, 0.5f, 1.0f}, tiny[] = {1e-30f, 1e-36f, 1e-42f},
+              negative[] = {1.0f, -1.0f}, level[] = {1.0f, 1.0f},
+              lost[] = {1.0f, std::numeric_limits<float>::quiet_NaN(), 0.25f};
+  for (const float* three : {bent, steep, rising, tiny, lost})
+    EXPECT_FALSE(fit_log(three, 3).usable) << three[1];
+  EXPECT_FALSE(fit_log(negative, 2).usable);
+  EXPECT_FALSE(fit_log(level, 2).usable);
+  EXPECT_FALSE(fit_log(bent, 1).usable);
+}
 
 }  // namespace
 }  // namespace repquant::runtime

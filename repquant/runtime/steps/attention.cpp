@@ -146,6 +146,7 @@ class AttentionStep final : public StepKernel {
       expect(1 <= args_.level_count && args_.level_count <= 255, step, "1 to 255 thresholds",
              std::to_string(args_.level_count));
       args_.thresholds = floats(plan, step, "thr", args_.level_count);
+      args_.fit = fit_log(args_.thresholds, args_.level_count);
       read_log_levels(plan, step, pv);
       return;
     }

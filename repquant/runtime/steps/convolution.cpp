@@ -10,6 +10,8 @@
 namespace repquant::runtime {
 namespace {
 
+constexpr int64_t kMostBytes = 1 << 30;  // of the rows under one row of windows
+
 struct Image {
   int64_t height = 0, width = 0, channels = 0;
   Image(const Buffer& buffer, const Step& step) {
@@ -110,6 +112,7 @@ class DepthwiseStep final : public StepKernel {
       args_.s = floats(plan, step, "s", args_.channels);
       args_.b = floats(plan, step, "b", args_.channels);
     }
+    check_rows(step);
     read_weights(plan, step);
   }
   std::string_view name() const override { return row_.name; }
@@ -142,6 +145,18 @@ class DepthwiseStep final : public StepKernel {
   }
 
  private:
+  // The rows of the image under a row of windows, with what lies around them, are copied.
+  void check_rows(const Step& step) const {
+    const Window& w = args_.window;
+    int64_t bytes = 0;
+    if (__builtin_mul_overflow(args_.width + w.left + w.right + w.stride_x, args_.channels,
+                               &bytes) ||
+        __builtin_mul_overflow(bytes, w.height, &bytes) || bytes > kMostBytes) {
+      unsupported_step(step, "more",
+                       fmt::format("at most {} bytes under a row of windows", kMostBytes));
+    }
+  }
+
   void read_weights(const Plan& plan, const Step& step) {
     const auto named = step.tensors.find("w");
     expect(named != step.tensors.end() && plan.tensors.contains(named->second), step,

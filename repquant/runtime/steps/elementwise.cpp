@@ -95,6 +95,7 @@ class QuantizeLogStep final : public ElementStep {
     expect(1 <= args_.levels && args_.levels <= 255, step, "1 to 255 thresholds",
            std::to_string(args_.levels));
     args_.thresholds = floats(plan, step, "thr", args_.levels);
+    args_.fit = fit_log(args_.thresholds, args_.levels);
     args_.shift = scalar(plan, step, "shift");
   }
   void run(const StepIo& io, int64_t begin, int64_t end, std::byte*) const noexcept override {

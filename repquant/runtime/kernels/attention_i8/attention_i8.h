@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "repquant/runtime/kernels/isa.h"
+#include "repquant/runtime/kernels/log_fit.h"
 
 namespace repquant::runtime {
 
@@ -39,6 +40,7 @@ struct AttentionI8Args {
   ProbabilityCodes codes_kind = ProbabilityCodes::kLog;
   const float* thresholds = nullptr;  // kLog, [level_count], descending
   int64_t level_count = 0;
+  LogFit fit;      // of the thresholds, or none
   float pinv = 1;  // kUniform
   int32_t phi = 255;
   const AttentionLevels* levels = nullptr;
@@ -59,6 +61,7 @@ struct AttentionI8Kernel {
 std::span<const AttentionI8Kernel* const> attention_i8_kernels();
 
 // Rows, each defined where its instruction set exists.
-extern const AttentionI8Kernel attention_i8_scalar, attention_i8_avx2, attention_i8_avx512vnni;
+extern const AttentionI8Kernel attention_i8_scalar, attention_i8_avx2, attention_i8_avxvnni,
+    attention_i8_avx512vnni;
 
 }  // namespace repquant::runtime

@@ -47,6 +47,7 @@ struct DepthwiseI8Kernel {
 std::span<const DepthwiseI8Kernel* const> depthwise_i8_kernels();
 
 // Rows, each defined where its instruction set exists.
-extern const DepthwiseI8Kernel depthwise_i8_scalar, depthwise_i8_avx2, depthwise_i8_avx512vnni;
+extern const DepthwiseI8Kernel depthwise_i8_scalar, depthwise_i8_avx2, depthwise_i8_avxvnni,
+    depthwise_i8_avx512vnni;
 
 }  // namespace repquant::runtime

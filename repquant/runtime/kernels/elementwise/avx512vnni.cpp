@@ -27,12 +27,8 @@ REPQUANT_AVX512VNNI void quantize_log_buckets(const QuantizeLogArgs& args,
   }
 }
 
-REPQUANT_AVX512VNNI void quantize_log_wide(const QuantizeLogArgs& args) noexcept {
-  if (args.levels >= kManyThresholds && args.count >= kManyValues) {
-    const ThresholdBuckets buckets(args.thresholds, args.levels);
-    if (buckets.usable()) return quantize_log_buckets(args, buckets);
-  }
-  const LogCoder coder(args.thresholds, args.levels);
+template <class Coder>
+REPQUANT_INLINE512 void quantize_log_by(const QuantizeLogArgs& args, const Coder& coder) {
   const __m512 shift = _mm512_set1_ps(args.shift);
   int64_t i = 0;
   for (; i + 64 <= args.count; i += 64) {
@@ -50,6 +46,16 @@ REPQUANT_AVX512VNNI void quantize_log_wide(const QuantizeLogArgs& args) noexcept
     const __m512 x = _mm512_add_ps(_mm512_maskz_loadu_ps(live, args.x + i), shift);
     _mm512_mask_cvtepi32_storeu_epi8(args.codes + i, live, coder(x));
   }
+}
+
+REPQUANT_AVX512VNNI void quantize_log_wide(const QuantizeLogArgs& args) noexcept {
+  if (args.levels >= kManyThresholds && args.fit.usable)
+    return quantize_log_by(args, LogGuess(args.thresholds, args.levels, args.fit));
+  if (args.levels >= kManyThresholds && args.count >= kManyValues) {
+    const ThresholdBuckets buckets(args.thresholds, args.levels);
+    if (buckets.usable()) return quantize_log_buckets(args, buckets);
+  }
+  quantize_log_by(args, LogCoder(args.thresholds, args.levels));
 }
 
 // 256 entries in four registers: two lookups of 128 and a choice by the highest bit.

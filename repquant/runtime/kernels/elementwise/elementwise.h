@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "repquant/runtime/kernels/isa.h"
+#include "repquant/runtime/kernels/log_fit.h"
 
 namespace repquant::runtime {
 
@@ -24,6 +25,7 @@ struct QuantizeLogArgs {
   float shift = 0;
   const float* thresholds = nullptr;  // [levels], descending
   int64_t levels = 0;                 // at most 255
+  LogFit fit;                         // of the thresholds, or none
 };
 
 struct TableArgs {

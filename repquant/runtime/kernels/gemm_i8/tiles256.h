@@ -5,13 +5,12 @@
 
 #include <cstring>
 
+#include "repquant/runtime/kernels/float256.h"
 #include "repquant/runtime/kernels/gemm_i8/rows.h"
 #include "repquant/runtime/kernels/target.h"
 
 namespace repquant::runtime::tiles256 {
 namespace {
-
-#define REPQUANT_INLINE256 REPQUANT_AVX2 __attribute__((always_inline)) inline
 
 constexpr int64_t kPanel = 16;
 
@@ -34,29 +33,10 @@ inline void pack(const GemmI8Shape& shape, const int8_t* codes, void* packed) {
   }
 }
 
-REPQUANT_INLINE256 uint32_t byte_sum(const uint8_t* a, int64_t count) {
-  __m256i sum = _mm256_setzero_si256();
-  int64_t i = 0;
-  for (; i + 32 <= count; i += 32) {
-    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + i));
-    sum = _mm256_add_epi64(sum, _mm256_sad_epu8(x, _mm256_setzero_si256()));
-  }
-  const __m128i half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-  auto total = static_cast<uint32_t>(_mm_extract_epi64(half, 0) + _mm_extract_epi64(half, 1));
-  for (; i < count; ++i) total += a[i];
-  return total;
-}
-
 [[maybe_unused]] REPQUANT_AVX2 __attribute__((flatten)) void row_sums(const GemmI8Args& args,
                                                                       int32_t* sums) noexcept {
   sum_rows(args, sums,
-           [](const uint8_t* a, int64_t count) REPQUANT_AVX2 { return byte_sum(a, count); });
-}
-
-REPQUANT_INLINE256 __m256i live_lanes(int64_t count) {
-  const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(std::min<int64_t>(count, 8))),
-                            index);
+           [](const uint8_t* a, int64_t count) REPQUANT_AVX2 { return float256::byte_sum(a, count); });
 }
 
 // Eight sums of row `row`, columns from `column` on, to codes that are still int32, or to floats.
@@ -88,8 +68,8 @@ REPQUANT_INLINE256 __m256i finish(const GemmI8Args& args, __m256i t, int64_t row
 REPQUANT_INLINE256 void finish16(const GemmI8Args& args, __m256i t0, __m256i t1, int64_t row,
                                  int64_t first) {
   const int64_t left = args.shape.n - first;
-  t0 = finish(args, t0, row, first, live_lanes(left));
-  if (left > 8) t1 = finish(args, t1, row, first + 8, live_lanes(left - 8));
+  t0 = finish(args, t0, row, first, float256::first_lanes(left));
+  if (left > 8) t1 = finish(args, t1, row, first + 8, float256::first_lanes(left - 8));
   if (args.codes == nullptr) return;
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(t0, t1), 0xd8);
   const __m128i bytes =
