@@ -91,8 +91,7 @@ template <int N> REPQUANT_INLINE256 Pack<N> absolute(Pack<N> x) {
 // The size of y with the sign of x.
 template <int N> REPQUANT_INLINE256 Pack<N> with_sign(Pack<N> y, Pack<N> x) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
-  REPQUANT_EACH8 y.v[i] =
-      _mm256_or_ps(_mm256_and_ps(sign, x.v[i]), _mm256_andnot_ps(sign, y.v[i]));
+  REPQUANT_EACH8 y.v[i] = _mm256_or_ps(_mm256_and_ps(sign, x.v[i]), _mm256_andnot_ps(sign, y.v[i]));
   return y;
 }
 
@@ -149,8 +148,8 @@ REPQUANT_INLINE256 int64_t to_bytes(__m256i a) {
   const __m256i words = _mm256_packus_epi32(a, a);
   const __m256i bytes = _mm256_packus_epi16(words, words);
   return static_cast<int64_t>(static_cast<uint32_t>(_mm256_extract_epi32(bytes, 0))) |
-         static_cast<int64_t>(static_cast<uint64_t>(
-             static_cast<uint32_t>(_mm256_extract_epi32(bytes, 4))) << 32);
+         static_cast<int64_t>(
+             static_cast<uint64_t>(static_cast<uint32_t>(_mm256_extract_epi32(bytes, 4))) << 32);
 }
 REPQUANT_INLINE256 void store_bytes(__m256i a, int64_t live, uint8_t* to) {
   const int64_t bytes = to_bytes(a);

@@ -15,9 +15,7 @@ class LogCoder256 {
         offset_(_mm256_set1_ps(fit.offset)),
         most_(_mm256_set1_ps(static_cast<float>(count) - 0.5f)) {}
 
-  REPQUANT_INLINE256 __m256i operator()(__m256 x) const {
-    return usable_ ? guess(x) : counted(x);
-  }
+  REPQUANT_INLINE256 __m256i operator()(__m256 x) const { return usable_ ? guess(x) : counted(x); }
 
  private:
   REPQUANT_INLINE256 __m256i counted(__m256 x) const {
@@ -35,24 +33,24 @@ class LogCoder256 {
     const __m256i bits = _mm256_castps_si256(x);
     const __m256i exponent = _mm256_and_si256(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(255));
     const __m256 one = _mm256_set1_ps(1.0f);
-    const __m256 mantissa = _mm256_or_ps(
-        _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff))), one);
+    const __m256 mantissa =
+        _mm256_or_ps(_mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(0x7fffff))), one);
     const __m256 z = _mm256_sub_ps(mantissa, one);
     __m256 p = _mm256_set1_ps(kLog2[5]);
 #pragma GCC unroll 5
     for (int k = 4; k >= 0; --k) p = _mm256_fmadd_ps(p, z, _mm256_set1_ps(kLog2[k]));
     const __m256 whole = _mm256_cvtepi32_ps(_mm256_sub_epi32(exponent, _mm256_set1_epi32(127)));
     __m256 v = _mm256_fmadd_ps(_mm256_fmadd_ps(p, z, whole), slope_, offset_);
-    const __m256 none = _mm256_cmp_ps(x, _mm256_set1_ps(std::numeric_limits<float>::min()),
-                                      _CMP_LT_OQ);
+    const __m256 none =
+        _mm256_cmp_ps(x, _mm256_set1_ps(std::numeric_limits<float>::min()), _CMP_LT_OQ);
     v = _mm256_blendv_ps(v, most_, none);
     v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-0.5f)), most_);
-    const __m256 off = _mm256_sub_ps(v, _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT |
-                                                               _MM_FROUND_NO_EXC));
+    const __m256 off =
+        _mm256_sub_ps(v, _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
     const __m256 close = _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), off),
                                        _mm256_set1_ps(kGuessError), _CMP_LT_OQ);
-    const __m256i code = _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(v)),
-                                          _mm256_set1_epi32(1));
+    const __m256i code =
+        _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(v)), _mm256_set1_epi32(1));
     const int some = _mm256_movemask_ps(close);
     return __builtin_expect(some == 0, 1) ? code : settled(code, x, v, some);
   }

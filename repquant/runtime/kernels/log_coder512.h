@@ -159,8 +159,8 @@ class LogGuess {
   // -0.5 and count - 0.5 are the ends. A NaN has no exponent and lies above all thresholds.
   REPQUANT_INLINE512 __m512i operator()(__m512 x) const {
     const __m512 exponent = _mm512_getexp_ps(x);
-    const __m512 z = _mm512_sub_ps(
-        _mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero), _mm512_set1_ps(1.0f));
+    const __m512 z = _mm512_sub_ps(_mm512_getmant_ps(x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero),
+                                   _mm512_set1_ps(1.0f));
     __m512 p = _mm512_set1_ps(kLog2[5]);
 #pragma GCC unroll 5
     for (int k = 4; k >= 0; --k) p = _mm512_fmadd_ps(p, z, _mm512_set1_ps(kLog2[k]));
@@ -170,8 +170,8 @@ class LogGuess {
     v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-0.5f)), most_);
     const __m512 off = _mm512_abs_ps(_mm512_sub_ps(v, _mm512_roundscale_ps(v, 0x08)));
     const __mmask16 close = _mm512_cmp_ps_mask(off, _mm512_set1_ps(kGuessError), _CMP_LT_OQ);
-    const __m512i code = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_roundscale_ps(v, 0x09)),
-                                          _mm512_set1_epi32(1));
+    const __m512i code =
+        _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_roundscale_ps(v, 0x09)), _mm512_set1_epi32(1));
     return __builtin_expect(close == 0, 1) ? code : settled(code, x, v, close);
   }
 

@@ -7,8 +7,8 @@
 
 namespace repquant::runtime {
 
-const AttentionI8Kernel attention_i8_avxvnni{"attention_i8/avxvnni", Isa::kAvxVnni, scratch_bytes256,
-                                          run256<true>};
+const AttentionI8Kernel attention_i8_avxvnni{"attention_i8/avxvnni", Isa::kAvxVnni,
+                                             scratch_bytes256, run256<true>};
 
 }  // namespace repquant::runtime
 #endif

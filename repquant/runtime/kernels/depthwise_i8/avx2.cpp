@@ -7,9 +7,12 @@
 
 namespace repquant::runtime {
 
-const DepthwiseI8Kernel depthwise_i8_avx2{"depthwise_i8/avx2", Isa::kAvx2,
-                                          wide_packed_bytes<kLanes, true>, wide_pack<kLanes, true>,
-                                          wide_scratch_bytes<kLanes, true>, run256<false>};
+const DepthwiseI8Kernel depthwise_i8_avx2{"depthwise_i8/avx2",
+                                          Isa::kAvx2,
+                                          wide_packed_bytes<kLanes, true>,
+                                          wide_pack<kLanes, true>,
+                                          wide_scratch_bytes<kLanes, true>,
+                                          run256<false>};
 
 }  // namespace repquant::runtime
 #endif

@@ -33,8 +33,8 @@ REPQUANT_INLINE512 void in_order(__m512i (&v)[4]) {
   v[3] = _mm512_shuffle_i32x4(b, d, 0xdd);
 }
 
-REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Wide<kLanes, false>& wide, const __m512i (&t)[4],
-                              int64_t block, int64_t at, int64_t live) {
+REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Wide<kLanes, false>& wide,
+                              const __m512i (&t)[4], int64_t block, int64_t at, int64_t live) {
   const vnni512::Codes codes(args.zero, args.lo, args.hi);
 #pragma GCC unroll 4
   for (int v = 0; v < 4; ++v) {
@@ -54,7 +54,8 @@ REPQUANT_INLINE512 void write(const DepthwiseI8Args& args, const Wide<kLanes, fa
 
 template <bool kAsymmetric>
 REPQUANT_AVX512VNNI void output_row(const DepthwiseI8Args& args, const Layout<kLanes>& layout,
-                                    const Wide<kLanes, false>& wide, const int64_t* offsets, int64_t oy) {
+                                    const Wide<kLanes, false>& wide, const int64_t* offsets,
+                                    int64_t oy) {
   const int64_t lanes = args.columns * args.channels;
   const auto* rows = reinterpret_cast<const uint8_t*>(args.scratch);
   int64_t block = 0;
@@ -106,8 +107,8 @@ REPQUANT_AVX512VNNI void run_wide(const DepthwiseI8Args& args) noexcept {
 }  // namespace
 
 const DepthwiseI8Kernel depthwise_i8_avx512vnni{
-    "depthwise_i8/avx512vnni",        Isa::kAvx512Vnni,
-    wide_packed_bytes<kLanes, false>, wide_pack<kLanes, false>,
+    "depthwise_i8/avx512vnni",         Isa::kAvx512Vnni,
+    wide_packed_bytes<kLanes, false>,  wide_pack<kLanes, false>,
     wide_scratch_bytes<kLanes, false>, run_wide};
 
 }  // namespace repquant::runtime

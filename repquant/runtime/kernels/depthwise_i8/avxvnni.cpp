@@ -7,9 +7,12 @@
 
 namespace repquant::runtime {
 
-const DepthwiseI8Kernel depthwise_i8_avxvnni{"depthwise_i8/avxvnni", Isa::kAvxVnni,
-                                          wide_packed_bytes<kLanes, false>, wide_pack<kLanes, false>,
-                                          wide_scratch_bytes<kLanes, false>, run256<true>};
+const DepthwiseI8Kernel depthwise_i8_avxvnni{"depthwise_i8/avxvnni",
+                                             Isa::kAvxVnni,
+                                             wide_packed_bytes<kLanes, false>,
+                                             wide_pack<kLanes, false>,
+                                             wide_scratch_bytes<kLanes, false>,
+                                             run256<true>};
 
 }  // namespace repquant::runtime
 #endif

@@ -68,8 +68,7 @@ template <int64_t kLanes, bool kWords> size_t wide_scratch_bytes(const Depthwise
 // Lane of the element that unpacking bytes, then pairs, puts at dword `at` of vector `vector`.
 constexpr int64_t lane_of(int64_t vector, int64_t at) { return at / 4 * 16 + vector * 4 + at % 4; }
 
-template <int64_t kLanes, bool kWords>
-void wide_pack(const DepthwiseI8Args& args, std::byte* to) {
+template <int64_t kLanes, bool kWords> void wide_pack(const DepthwiseI8Args& args, std::byte* to) {
   if (!fits<kLanes, kWords>(args)) return pack(args, to);
   constexpr int64_t kVector = kLanes / 4, kDword = kWords ? 2 : 4;
   const Layout<kLanes> layout(args);
@@ -85,7 +84,8 @@ void wide_pack(const DepthwiseI8Args& args, std::byte* to) {
           static_cast<uint32_t>(args.c[n]) +
           static_cast<uint32_t>(zw) * static_cast<uint32_t>(layout.taps * args.za));
       for (int64_t tap = 0; tap < layout.groups * 4; ++tap) {
-        const int64_t dword = ((block * layout.groups * 4 + tap) / kDword * 4 + vector) * kVector + at;
+        const int64_t dword =
+            ((block * layout.groups * 4 + tap) / kDword * 4 + vector) * kVector + at;
         const int32_t w = tap < layout.taps ? args.w[n * layout.taps + tap] - (kWords ? zw : 0) : 0;
         wide.weights[dword * kDword + tap % kDword] =
             static_cast<typename Wide<kLanes, kWords>::Weight>(w);

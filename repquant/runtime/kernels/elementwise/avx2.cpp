@@ -30,9 +30,8 @@ REPQUANT_INLINE256 void encode(const float* x, int64_t count, uint8_t* to, const
 REPQUANT_AVX2 void quantize256(const QuantizeArgs& args) noexcept {
   const float256::Codes codes(args.zero, args.lo, args.hi);
   const __m256 inverse = _mm256_set1_ps(args.inv);
-  encode(args.x, args.count, args.codes, [&](__m256 x) REPQUANT_AVX2 {
-    return codes.round(_mm256_mul_ps(x, inverse));
-  });
+  encode(args.x, args.count, args.codes,
+         [&](__m256 x) REPQUANT_AVX2 { return codes.round(_mm256_mul_ps(x, inverse)); });
 }
 
 REPQUANT_AVX2 void quantize_log256(const QuantizeLogArgs& args) noexcept {

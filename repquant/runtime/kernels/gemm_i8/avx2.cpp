@@ -1,7 +1,7 @@
 // AVX2. Products of u8 codes with s8 weights, summed in pairs into 16 bits by vpmaddubsw, are exact
 // where the weights leave room for a pair; where they leave room for several, sums stay in 16 bits
-// over a burst of quads. Weights of full range are widened to 16 bits, a panel and a block of rows at
-// a time.
+// over a burst of quads. Weights of full range are widened to 16 bits, a panel and a block of rows
+// at a time.
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
 #include "repquant/runtime/kernels/target.h"
 
@@ -167,7 +167,8 @@ int64_t block_rows(const GemmI8Shape& shape) {
   return std::clamp<int64_t>(fit, 2 * kTileOfWords, 48);
 }
 size_t scratch_bytes(const GemmI8Shape& shape) {
-  const int64_t words = tiles256::kPanel * quad_depth(shape) + block_rows(shape) * words_stride(shape);
+  const int64_t words =
+      tiles256::kPanel * quad_depth(shape) + block_rows(shape) * words_stride(shape);
   return sums_bytes() + static_cast<size_t>(2 * words) + 64;
 }
 
@@ -212,7 +213,8 @@ __attribute__((noinline)) REPQUANT_AVX2 void tile_of_words(const GemmI8Args& arg
 
 REPQUANT_AVX2 void run_words(const GemmI8Args& args) {
   const int64_t depth = quad_depth(args.shape), stride = words_stride(args.shape);
-  auto* panel = reinterpret_cast<int16_t*>(args.scratch + round_up(static_cast<int64_t>(sums_bytes()), 64));
+  auto* panel =
+      reinterpret_cast<int16_t*>(args.scratch + round_up(static_cast<int64_t>(sums_bytes()), 64));
   int16_t* codes = panel + tiles256::kPanel * depth;
   const int64_t block = block_rows(args.shape);
   RowCursor cursor(args);

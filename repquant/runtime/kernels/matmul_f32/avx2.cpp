@@ -24,7 +24,7 @@ REPQUANT_AVX2 __attribute__((noinline)) void tile(const MatmulF32Args& args, int
   const float* w = args.w + first;
   const int64_t left = args.columns - first - 8 * (kVectors - 1);
   const __m256i tail = float256::first_lanes(left);
-  const auto multiply = [&](int64_t k, const __m256 (&right)[kVectors]) REPQUANT_AVX2 {
+  const auto multiply = [&](int64_t k, const __m256(&right)[kVectors]) REPQUANT_AVX2 {
 #pragma GCC unroll 6
     for (int r = 0; r < kTileRows; ++r) {
       const __m256 one = _mm256_broadcast_ss(x + r * args.depth + k);

@@ -42,8 +42,7 @@ REPQUANT_AVX2 void softmax256(const SoftmaxArgs& args) noexcept {
     const __m256 divisor = _mm256_set1_ps(sum);
     for (int64_t i = 0; i < count; i += 8) {
       const __m256i live = float256::first_lanes(count - i);
-      _mm256_maskstore_ps(out + i, live,
-                          _mm256_div_ps(_mm256_maskload_ps(out + i, live), divisor));
+      _mm256_maskstore_ps(out + i, live, _mm256_div_ps(_mm256_maskload_ps(out + i, live), divisor));
     }
   }
 }
