@@ -12,9 +12,9 @@ namespace {
 
 using namespace testing;
 
-const std::vector<std::string> kVerbs{"quantize", "eval",    "verify",  "run",
-                                      "bench",    "inspect", "compare", "report",
-                                      "methods",  "kernels", "doctor"};
+const std::vector<std::string> kVerbs{"quantize", "eval",    "verify",    "run",     "bench",
+                                      "inspect",  "compare", "report",    "methods", "kernels",
+                                      "explain",  "doctor",  "completion"};
 
 std::string page() { return read_text(fs::path(REPQUANT_SOURCE) / "docs" / "cli.md"); }
 

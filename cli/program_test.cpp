@@ -1,5 +1,6 @@
 // repquant-run as a process: usage, help, exit codes, clean output, start-up.
 #include <algorithm>
+#include <sstream>
 
 #include "cli/exit_codes.h"
 #include "cli/program.h"
@@ -14,8 +15,8 @@ namespace {
 using namespace testing;
 
 const std::string kRun = REPQUANT_RUN;
-constexpr const char* kVerbs[] = {"eval",    "verify", "run",     "bench", "inspect",
-                                  "compare", "report", "kernels", "doctor"};
+constexpr const char* kVerbs[] = {"eval",   "verify",  "run",     "bench",  "inspect",   "compare",
+                                  "report", "kernels", "explain", "doctor", "completion"};
 
 TEST(Program, ListsItsVerbs) {
   const Ended ended = run({kRun});
@@ -122,6 +123,64 @@ TEST(Program, VerifyComparesEveryInstructionSetThreadsAndBatch) {
     if (full) digest = matrix["digest"];
   }
   EXPECT_EQ(run({kRun, "verify", path, "--data", data, "--matrix", "all"}).exit, kUsage);
+}
+
+// The table of warnings of docs/cli.md, code by code.
+TEST(Program, ExplainsEveryWarningOfThePage) {
+  const std::string page = read_text(fs::path(REPQUANT_SOURCE) / "docs" / "cli.md");
+  int codes = 0;
+  std::istringstream lines(page.substr(page.find("## Warnings")));
+  for (std::string line; std::getline(lines, line) && line.rfind("## Exit", 0) != 0;) {
+    if (line.rfind("| W", 0) != 0) continue;
+    ++codes;
+    const Ended ended = run({kRun, "explain", line.substr(2, 4), "--json"});
+    EXPECT_EQ(ended.exit, 0) << ended.err;
+    expect_schema(ended, "explain");
+    std::string means = line.substr(9, line.size() - 11);
+    std::erase(means, '`');
+    EXPECT_EQ(ended.json()["result"]["means"], means);
+  }
+  EXPECT_GE(codes, 7);
+  const Ended unknown = run({kRun, "explain", "W044"});
+  EXPECT_EQ(unknown.exit, kUsage);
+  expect_message(unknown, "explain: unknown code \"W044\"; nearest: W004");
+}
+
+TEST(Program, ExplainsTheLayersOfAnArtifact) {
+  const Folder folder;
+  const std::string path = folder.file("a.rq.safetensors");
+  write_artifact(path, with_one_output());
+  const Ended ended = run({kRun, "explain", path, "--json"});
+  ASSERT_EQ(ended.exit, 0) << ended.err;
+  expect_schema(ended, "explain");
+  const nlohmann::json layers = ended.json()["result"]["layers"];
+  EXPECT_EQ(layers.size(), 6u) << layers;
+  const Ended one = run({kRun, "explain", path, "fc1", "--json"});
+  ASSERT_EQ(one.json()["result"]["layers"].size(), 1u) << one.err;
+  EXPECT_EQ(one.json()["result"]["layers"][0]["weight_bits"], 4);
+  EXPECT_NE(one.json()["result"]["recipe"].get<std::string>().find("\"fc1\""), std::string::npos);
+  expect_message(run({kRun, "explain", path, "fc"}), "unknown layer \"fc\"; nearest: fc1");
+}
+
+// bash asks the program for its verbs and options.
+TEST(Program, CompletesInBash) {
+  const auto completed = [](const std::string& line) {
+    const std::string script = "PATH=" + fs::path(kRun).parent_path().string() +
+                               ":$PATH; eval \"$(repquant-run completion bash)\"; COMP_WORDS=(" +
+                               line + "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _repquant_run; " +
+                               "echo ${COMPREPLY[@]}";
+    return run({"/bin/bash", "-c", script}).out;
+  };
+  EXPECT_EQ(completed("repquant-run ver"), "verify\n");
+  EXPECT_EQ(completed("repquant-run verify --mat"), "--matrix\n");
+  EXPECT_EQ(completed("repquant-run report -o"), "\n");
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const Ended ended = run({kRun, "completion", shell, "--json"});
+    expect_schema(ended, "completion");
+    EXPECT_EQ(ended.json()["result"]["script"].get<std::string>().find('%' + std::string("P")),
+              std::string::npos);
+  }
+  expect_message(run({kRun, "completion", "bsh"}), "nearest: bash");
 }
 
 TEST(Program, CtrlCEndsAnEvaluation) {

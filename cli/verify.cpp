@@ -7,6 +7,7 @@
 #include "cli/commands.h"
 #include "cli/data_options.h"
 #include "cli/exit_codes.h"
+#include "cli/program.h"
 #include "repquant/core/artifact.h"
 #include "repquant/core/error.h"
 #include "repquant/evaluate/bit_matrix.h"
@@ -121,7 +122,7 @@ Run declare_verify(CLI::App& app) {
   app.add_flag("--steps", options->steps, "List every comparison");
   app.add_option("--matrix", options->matrix,
                  "full: all instruction sets, 1 to 3 threads, batches of 1, 3, 8; or short")
-      ->check(CLI::IsMember({"full", "short"}));
+      ->check(one_of({"full", "short"}));
   declare_preprocess(app, options->data.preprocess);
   return [options](const Context& context) { return verify(*options, context); };
 }
