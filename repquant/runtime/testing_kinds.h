@@ -129,6 +129,11 @@ inline void add_attention_kinds(KindPlans& kinds) {
       const int q = b.quantize(x, 4), k = b.quantize(x, 8), v = b.quantize(x, 6);
       return b.attention(q, k, v, form);
     });
+    kinds.add("attention of many keys", [=](PlanBuilder& b) {
+      const int x = b.input("x", {70, 16});
+      const int q = b.quantize(x, 4), k = b.quantize(x, 4), v = b.quantize(x, 4);
+      return b.attention(q, k, v, form);
+    });
     kinds.add("attention over windows", [=](PlanBuilder& b) {
       const int q = b.quantize(b.input("x", {2, 5, 6}), 4);
       const int y = b.attention(q, q, q, form);
