@@ -4,16 +4,21 @@
     bench/run.py [--build build/release] [--rounds 21] [--threads 1] [--only REGEX] [--dry-run] [--page]
     bench/run.py --short      the demo model, few rounds, nothing written: what `make bench` runs
 
+Scenarios "... start" time whole processes of repquant-run, from start to the answer for one array, in turn with
+`repquant-run --version` (process start alone).
+
 Artifacts are made by the program's own `quantize` and kept under ${XDG_CACHE_HOME:-~/.cache}/repquant/bench/artifacts.
 Assets: REPQUANT_ASSETS (default ../shared/assets beside the checkout). A scenario measured again replaces its row, with its
 machine; --page writes the page from the file alone. Other work on the machine spoils the figures.
 """
 import argparse
+import array
 import hashlib
 import json
 import os
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,8 +53,17 @@ BATCHES = (1, 8)
 
 
 def scenarios():
-    return [{"name": f"{model} {scheme} batch {batch}", "model": model, "scheme": scheme, "batch": batch}
+    """Each model against onnxruntime; DeiT-Tiny also against its lower rows, and two threads against one."""
+    rows = [{"name": f"{model} {scheme} batch {batch}", "model": model, "scheme": scheme, "batch": batch}
             for model, setup in MODELS.items() for batch in setup.get("batches", BATCHES) for scheme in setup["schemes"]]
+    for scheme in MODELS["deit_tiny"]["schemes"]:
+        one = {"model": "deit_tiny", "scheme": scheme, "batch": 1}
+        rows += [{**one, "name": f"deit_tiny {scheme} lower rows", "against": "isa:avxvnni,isa:avx2"},
+                 {**one, "name": f"deit_tiny {scheme} two threads", "against": "threads:1", "threads": 2}]
+    return rows
+
+
+STARTS = ("deit_tiny w8a8 start", "deit_tiny w4a4 start")
 
 
 def source(setup):
@@ -87,13 +101,56 @@ def artifact(program, model, scheme):
 
 def measure(args, scenario):
     setup = MODELS[scenario["model"]]
-    against = "onnxruntime"
-    if scenario["scheme"] != setup["schemes"][0]:
+    against = scenario.get("against", "onnxruntime")
+    if "against" not in scenario and scenario["scheme"] != setup["schemes"][0]:
         against += f",artifact:{artifact(args.program, scenario['model'], setup['schemes'][0])}"
     document = ask(args.program, "bench", artifact(args.program, scenario["model"], scenario["scheme"]), "--against", against,
                    "--float", ASSETS / setup["model"], "--data", source(setup), *setup.get("preprocess", []),
-                   "--batch", scenario["batch"], "--rounds", args.rounds, "--threads", args.threads)
+                   "--batch", scenario["batch"], "--rounds", args.rounds, "--threads", scenario.get("threads", args.threads))
     return {"day": time.strftime("%Y-%m-%d"), **without_paths(document["result"], setup["schemes"][0])}
+
+
+def process_ms(*words):
+    started = time.perf_counter()
+    subprocess.run([str(w) for w in words], stdout=subprocess.DEVNULL, check=True)
+    return (time.perf_counter() - started) * 1e3
+
+
+def measure_start(args, name):
+    model, scheme, _ = name.split()
+    program = args.program.with_name("repquant-run")
+    file = artifact(args.program, model, scheme)
+    samples = {"process": [], "start": []}
+    with tempfile.TemporaryDirectory() as folder:
+        item = pathlib.Path(folder) / "item.npy"
+        count = 3 * 224 * 224
+        header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3, 224, 224), }"
+        header = header.ljust(117) + "\n"   # 10 + 118 bytes: a multiple of 64
+        item.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+                         + array.array("f", ((i * 37 % 255) / 127.0 - 1 for i in range(count))).tobytes())
+        for _ in range(args.rounds + 1):   # the first reads the files into memory
+            samples["process"].append(process_ms(program, "--version"))
+            samples["start"].append(process_ms(program, "run", file, "--input", item, "--threads", args.threads))
+    doctor = ask(args.program, "doctor")
+    kept = {k: sorted(round(ms, 3) for ms in v[1:]) for k, v in samples.items()}
+    return {"day": time.strftime("%Y-%m-%d"), "rounds": args.rounds, "threads": args.threads,
+            "cpu": doctor["machine"]["cpu"], "isa": doctor["machine"]["isa"], "milliseconds": kept}
+
+
+def start_lines(store):
+    lines = ["## Start of repquant-run", "",
+             "Whole processes: `repquant-run run ARTIFACT --input item.npy`, from start to the printed answer, in turn with",
+             "`repquant-run --version`. Median (10 .. 90 %) in milliseconds.", "",
+             "| artifact | first answer | process alone | machine |", "|---|---:|---:|---|"]
+    for name in STARTS:
+        row = store[name]
+        cells = []
+        for kind in ("start", "process"):
+            ms = row["milliseconds"][kind]
+            cells.append(f"{statistics.median(ms):.1f} ({ms[len(ms) // 10]:.1f} .. {ms[len(ms) * 9 // 10]:.1f})")
+        lines.append(f"| {name.removesuffix(' start')} | {' | '.join(cells)} | {row['cpu']}, {row['isa']}, {row['threads']} "
+                     f"thread{'s' * (row['threads'] != 1)}, {row['rounds']} runs |")
+    return lines + [""]
 
 
 def without_paths(result, first):
@@ -121,7 +178,11 @@ def page(store):
              "the same images (min-max or percentile ranges, all nodes or linears only). SQNR: of the answers, against float.", ""]
     if not store:
         lines.append("Nothing is measured yet.")
+    if all(name in store for name in STARTS):
+        lines += start_lines(store)
     for name, row in store.items():
+        if name in STARTS:
+            continue
         machine = row["machine"]
         versions = ", ".join(f"{k} {v}" for k, v in row["versions"].items() if k != "python")
         lines += [f"## {name}", "",
@@ -138,7 +199,8 @@ def page(store):
             lines.append(f"| {' | '.join(cells)} |")
         profile = row["profile"]
         lines += ["", f"repquant's time: products {profile['gemm_ms']:.2f} ms, attention {profile['attention_ms']:.2f} ms, the rest "
-                  f"{profile['other_ms']:.2f} ms. Register peak {machine['register_peak_gops']:.0f} Gop/s, memory "
+                  f"{profile['other_ms']:.2f} ms. Register peak {machine['register_peak_gops']:.0f} Gop/s"
+                  + (f" ({machine['register_peak_gain']:.2f} times that of one thread)" if machine["threads"] > 1 else "") + ", memory "
                   f"{machine['read_gb_per_s']:.1f} GB/s, clock {machine['clock_ghz']:.2f} GHz.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -191,11 +253,19 @@ def main():
         store[scenario["name"]] = measure(args, scenario)
         store_path.parent.mkdir(parents=True, exist_ok=True)
         store_path.write_text(json.dumps(store, indent=1) + "\n")
+    for name in STARTS if not args.page else []:
+        if not re.search(args.only, name):
+            continue
+        print(name if args.dry_run else f"bench: {name}", file=sys.stdout if args.dry_run else sys.stderr)
+        if not args.dry_run and (ASSETS / MODELS[name.split()[0]]["model"]).is_file():
+            store[name] = measure_start(args, name)
     if not args.dry_run:
         store_path.parent.mkdir(parents=True, exist_ok=True)
         store_path.write_text(json.dumps(store, indent=1) + "\n")
         page_path.write_text(page(store))
         for name, row in store.items():
+            if name in STARTS:
+                continue
             print(f"{name:<28}" + "  ".join(f"{k} {v:.2f}" for k, v in row["ratios"].items()))
 
 

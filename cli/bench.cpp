@@ -1,5 +1,6 @@
 // repquant bench: an artifact against others, in alternating windows of one run.
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -102,7 +103,8 @@ Samples measure(const Options& options, const std::vector<Contender>& contenders
 // ---- who runs -----------------------------------------------------------------------------------
 
 const std::vector<std::string> kContenders{"onnxruntime", "onnxruntime_fp32", "onnxruntime_int8",
-                                           "float",       "artifact:PATH",    "isa:NAME"};
+                                           "float",       "artifact:PATH",    "isa:NAME",
+                                           "threads:N"};
 
 bool is_named(const std::string& name, const char* prefix) { return name.rfind(prefix, 0) == 0; }
 
@@ -113,10 +115,11 @@ void check(Options& options) {
   for (const std::string& name : options.against) {
     if (name == "onednn") {
       throw Error(ErrorCode::kUnsupported, "bench: onednn: not a contender of this build",
-                  "onnxruntime, float, artifact:PATH and isa:NAME are");
+                  "onnxruntime, float, artifact:PATH, isa:NAME and threads:N are");
     }
     const bool known = std::find(kContenders.begin(), kContenders.end(), name) != kContenders.end();
-    if (!known && !is_named(name, "artifact:") && !is_named(name, "isa:")) {
+    if (!known && !is_named(name, "artifact:") && !is_named(name, "isa:") &&
+        !is_named(name, "threads:")) {
       throw Error(ErrorCode::kInvalidArgument,
                   "bench: --against: " + unknown_name("contender", name, kContenders));
     }
@@ -127,6 +130,19 @@ bool wants(const Options& options, const std::string& name) {
   return std::any_of(options.against.begin(), options.against.end(), [&](const auto& given) {
     return given == name || (given == "onnxruntime" && is_named(name, "onnxruntime_"));
   });
+}
+
+Contender threads_contender(const std::string& name, const Options& options, const BenchData& data,
+                            const Context& context) {
+  const std::string given = name.substr(8);
+  int threads = 0;
+  const auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), threads);
+  if (error != std::errc() || end != given.data() + given.size() || threads < 1 || threads > 1024) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("bench: --against: {}: expected threads:N, N of 1 to 1024", name));
+  }
+  return session_contender(name, options.artifact, context.common.isa, data, context,
+                           std::make_shared<ThreadPool>(threads));
 }
 
 std::vector<Contender> open_contenders(const Options& options, const json& record,
@@ -149,6 +165,7 @@ std::vector<Contender> open_contenders(const Options& options, const json& recor
     }
     if (is_named(name, "isa:"))
       all.push_back(session_contender(name, options.artifact, name.substr(4), data, context));
+    if (is_named(name, "threads:")) all.push_back(threads_contender(name, options, data, context));
   }
   return all;
 }
@@ -372,7 +389,8 @@ Run declare_bench(CLI::App& app) {
   app.add_option("artifact", options->artifact, "Artifact, or kernels: rows of the products")
       ->required();
   app.add_option("--against", options->against,
-                 "Of onnxruntime (fp32 and int8), float, artifact:PATH, isa:NAME; commas between")
+                 "Of onnxruntime (fp32 and int8), float, artifact:PATH, isa:NAME, threads:N; "
+                 "commas between")
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--float", options->float_model,

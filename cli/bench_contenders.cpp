@@ -113,17 +113,19 @@ void TimedSession::run_profiled(std::vector<StepTime>& times) {
 }
 
 Contender session_contender(const std::string& name, const fs::path& artifact,
-                            const std::string& isa, const BenchData& data, const Context& context) {
+                            const std::string& isa, const BenchData& data, const Context& context,
+                            std::shared_ptr<ThreadPool> pool) {
   const auto program = Program::open(
       artifact,
       {.isa = isa, .memory_cap = context.common.memory, .max_batch = data.input.shape()[0]});
-  const auto session = std::make_shared<TimedSession>(program, context.pool, data.input);
+  const auto session =
+      std::make_shared<TimedSession>(program, pool != nullptr ? *pool : context.pool, data.input);
   session->run();
   Contender contender;
   contender.name = name;
   contender.output = session->output();
   contender.info = {{"file", artifact.filename().string()}, {"isa", program->isa()}};
-  contender.window = [session](double seconds) {
+  contender.window = [pool, session](double seconds) {
     return timed_window([&] { session->run(); }, seconds);
   };
   return contender;

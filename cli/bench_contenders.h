@@ -45,7 +45,8 @@ class TimedSession {
 double timed_window(const std::function<void()>& call, double seconds);
 
 Contender session_contender(const std::string& name, const std::filesystem::path& artifact,
-                            const std::string& isa, const BenchData& data, const Context& context);
+                            const std::string& isa, const BenchData& data, const Context& context,
+                            std::shared_ptr<ThreadPool> pool = nullptr);  // null: of the context
 // Our interpreter of the float model; the full build alone has it.
 Contender float_contender(const std::filesystem::path& model, const BenchData& data,
                           const Context& context);

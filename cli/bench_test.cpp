@@ -66,8 +66,9 @@ void expect_ratio(const json& result, const std::string& name) {
 
 TEST_F(Bench, AgainstFloatAnArtifactAndALowerRow) {
   const std::string second = "artifact:" + reference();
-  const Ended ended = run(bench(kTool, {"--against", "float," + second + ",isa:scalar", "--float",
-                                        kModel, "--data", other(), "--batch", "3", "--json"}));
+  const Ended ended =
+      run(bench(kTool, {"--against", "float," + second + ",isa:scalar,threads:2", "--float", kModel,
+                        "--data", other(), "--batch", "3", "--json"}));
   ASSERT_EQ(ended.exit, 0) << ended.err;
   expect_schema(ended, "bench");
   const json result = ended.json()["result"];
@@ -75,8 +76,9 @@ TEST_F(Bench, AgainstFloatAnArtifactAndALowerRow) {
   EXPECT_EQ(result["batch"], 3);
   EXPECT_EQ(result["machine"]["threads"], 1);
   EXPECT_EQ(result["data"], "6 items of --data");
-  ASSERT_EQ(result["ratios"].size(), 3u);
-  for (const std::string& name : {std::string("float"), second, std::string("isa:scalar")})
+  ASSERT_EQ(result["ratios"].size(), 4u);
+  for (const std::string& name :
+       {std::string("float"), second, std::string("isa:scalar"), std::string("threads:2")})
     expect_ratio(result, name);
   // They compute the same: the same bits, and what float has but for the rounding to 4 bits.
   const json& rows = result["contenders"];
@@ -243,6 +245,7 @@ TEST_F(Bench, RefusesWhatItCannotRun) {
   };
   refuse("onnxruntim", kUsage, "unknown contender \"onnxruntim\"; nearest: onnxruntime");
   refuse("onednn", kUnsupported, "onednn: not a contender");
+  refuse("threads:none", kUsage, "N of 1 to 1024");
   refuse("isa:mmx", kUnsupported, "instruction set \"mmx\"");
   refuse("artifact:/nowhere", kInput, "/nowhere");
   EXPECT_EQ(run({kTool, "bench", kModel}).exit, kUsage);
