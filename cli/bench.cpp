@@ -386,7 +386,7 @@ Outcome bench(Options& options, const Context& context) {
 
 Run declare_bench(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  app.add_option("artifact", options->artifact, "Artifact, or kernels: rows of the products")
+  app.add_option("artifact", options->artifact, "Artifact, or kernels: rows of the kernel families")
       ->required();
   app.add_option("--against", options->against,
                  "Of onnxruntime (fp32 and int8), float, artifact:PATH, isa:NAME, threads:N; "
@@ -395,7 +395,8 @@ Run declare_bench(CLI::App& app) {
       ->allow_extra_args(false);
   app.add_option("--float", options->float_model,
                  "Float model (default: the one of the run record beside the artifact)");
-  app.add_option("--shapes", options->shapes, "Of kernels: M,K,N;M,K,N;... (default: common ones)");
+  app.add_option("--shapes", options->shapes,
+                 "Of kernels: M,K,N;... or families alone (default: common ones and families)");
   app.add_option("--batch", options->batch, "Items a call")->check(CLI::Range(1, 4096));
   app.add_option("--rounds", options->rounds, "Rounds, 15 or more for a claim")
       ->check(CLI::Range(1, 100000));

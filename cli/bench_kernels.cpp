@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "cli/bench_contenders.h"
+#include "cli/bench_families.h"
 #include "cli/exit_codes.h"
 #include "cli/machine_probes.h"
 #include "repquant/core/error.h"
@@ -34,6 +35,8 @@ constexpr const char* kDefaultShapes =
     "197,192,576;197,192,192;197,192,768;197,768,192;197,768,3072;1568,384,1536;512,2048,2048;"
     "4,768,3072;1,2048,8192";
 
+constexpr const char* kFamilies = "families";  // in place of shapes: no products
+
 struct ShapeOf {
   int64_t m = 0, k = 0, n = 0;
   double operations() const { return 2.0 * static_cast<double>(m * k * n); }
@@ -41,6 +44,7 @@ struct ShapeOf {
 
 std::vector<ShapeOf> read_shapes(const std::string& text) {
   std::vector<ShapeOf> all;
+  if (text == kFamilies) return all;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = std::min(text.find(';', begin), text.size());
     const std::string one = text.substr(begin, end - begin);
@@ -51,11 +55,12 @@ std::vector<ShapeOf> read_shapes(const std::string& text) {
     const auto fits = [](int64_t v, int64_t most) { return v >= 1 && v <= most; };
     if (!read || !fits(s.m, 1 << 20) || !fits(s.k, 1 << 16) || !fits(s.n, 1 << 20) ||
         s.m * s.k > kMostElements || s.k * s.n > kMostElements || s.m * s.n > kMostElements) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("bench: --shapes: expected M,K,N;M,K,N;... of positive numbers, each "
-                              "matrix at most {} elements, K at most 65536, got \"{}\"",
-                              kMostElements, one),
-                  "for example 197,192,576");
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("bench: --shapes: expected families or M,K,N;M,K,N;... of positive numbers, "
+                      "each matrix at most {} elements, K at most 65536, got \"{}\"",
+                      kMostElements, one),
+          "for example 197,192,576");
     }
     all.push_back(s);
     begin = end + 1;
@@ -280,33 +285,97 @@ std::string table(const json& rows) {
   return text;
 }
 
+json form_json(const FamilyForm& form) {
+  std::vector<double> ns, peak;
+  for (size_t i = 0; i < form.seconds.size(); ++i) {
+    ns.push_back(form.seconds[i] / form.elements * 1e9);
+    if (form.operations > 0 && form.peak[i] > 0)
+      peak.push_back(form.operations / form.seconds[i] / form.peak[i]);
+  }
+  json row = {{"kernel", form.kernel},
+              {"isa", runtime::isa_name(form.isa)},
+              {"form", form.form},
+              {"verified", true},
+              {"ns_per_element", quantile(ns, 0.5)},
+              {"ns_per_element_spread", {quantile(ns, 0.1), quantile(ns, 0.9)}},
+              {"samples_s", form.seconds}};
+  if (form.floor_ns > 0) row["floor_ns_per_element"] = form.floor_ns;
+  if (!peak.empty()) row["of_peak"] = quantile(peak, 0.5);
+  if (form.floor_of_peak > 0)
+    row.update({{"floor", form.floor_of_peak}, {"goal", form.goal_of_peak}});
+  return row;
+}
+
+std::string forms_table(const json& rows) {
+  std::string text =
+      fmt::format("{:<38}{:<24}{:>11}{:>18}{:>10}{:>9}{:>7}{:>7}\n", "form", "kernel", "ns/element",
+                  "10-90 %", "at most", "of peak", "floor", "goal");
+  for (const json& row : rows) {
+    const auto number = [&](const char* key, const char* format) {
+      return row.contains(key) ? fmt::format(fmt::runtime(format), row[key].get<double>())
+                               : std::string("-");
+    };
+    text += fmt::format(
+        "{:<38}{:<24}{:>11}{:>18}{:>10}{:>9}{:>7}{:>7}\n", row["form"].get<std::string>(),
+        row["kernel"].get<std::string>(), number("ns_per_element", "{:.3f}"),
+        fmt::format("{:.3f} .. {:.3f}", row["ns_per_element_spread"][0].get<double>(),
+                    row["ns_per_element_spread"][1].get<double>()),
+        number("floor_ns_per_element", "{:.2f}"), number("of_peak", "{:.2f}"),
+        number("floor", "{:.2f}"), number("goal", "{:.2f}"));
+  }
+  return text;
+}
+
+// One window of each in turn, each round from another one on; what a product is measured by comes
+// from the same round.
+void measure(const std::vector<std::unique_ptr<Timed>>& products,
+             const std::vector<std::unique_ptr<FamilyForm>>& forms, const KernelBench& options,
+             const Context& context) {
+  ThreadPool alone(1);
+  const double window = options.window_ms / 1e3;
+  const size_t count = products.size() + forms.size();
+  for (int64_t round = 0; round < options.rounds; ++round) {
+    const double bandwidth = read_bandwidth();
+    for (size_t i = 0; i < count; ++i) {
+      if (context.stop->raised()) throw Interrupted("bench: interrupted");
+      const size_t turn = (i + static_cast<size_t>(round)) % count;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      if (turn < products.size()) {
+        Timed& timed = *products[turn];
+        timed.peak.push_back(register_peak(timed.isa, alone, kProbeSeconds));
+        timed.seconds.push_back(timed_window(timed.call, window));
+        timed.bandwidth.push_back(bandwidth);
+        continue;
+      }
+      FamilyForm& form = *forms[turn - products.size()];
+      form.peak.push_back(form.operations > 0 ? register_peak(form.isa, alone, kProbeSeconds) : 0);
+      form.seconds.push_back(timed_window(form.call, window));
+    }
+    context.sink.progress({"bench", fmt::format("round {}/{}", round + 1, options.rounds), "", "",
+                           static_cast<double>(round + 1) / static_cast<double>(options.rounds)});
+  }
+}
+
 }  // namespace
 
 Outcome bench_kernels(const KernelBench& options, const Context& context) {
   const auto shapes = read_shapes(options.shapes.empty() ? kDefaultShapes : options.shapes);
   std::vector<std::unique_ptr<Operands>> operands;
   const auto all = prepare_all(shapes, operands, runtime::parse_isa(context.common.isa));
-  ThreadPool alone(1);
-  for (int64_t round = 0; round < options.rounds; ++round) {
-    const double bandwidth = read_bandwidth();
-    for (size_t i = 0; i < all.size(); ++i) {
-      if (context.stop->raised()) throw Interrupted("bench: interrupted");
-      Timed& timed = *all[(i + static_cast<size_t>(round)) % all.size()];
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-      timed.peak.push_back(register_peak(timed.isa, alone, kProbeSeconds));
-      timed.seconds.push_back(timed_window(timed.call, options.window_ms / 1e3));
-      timed.bandwidth.push_back(bandwidth);
-    }
-    context.sink.progress({"bench", fmt::format("round {}/{}", round + 1, options.rounds), "", "",
-                           static_cast<double>(round + 1) / static_cast<double>(options.rounds)});
-  }
+  std::vector<std::unique_ptr<FamilyForm>> forms;
+  if (options.shapes.empty() || options.shapes == kFamilies)
+    forms = family_forms(runtime::parse_isa(context.common.isa));
+  measure(all, forms, options, context);
   Outcome outcome;
   json rows = json::array();
   for (const auto& timed : all) rows.push_back(row_json(*timed, all));
+  json others = json::array();
+  for (const auto& form : forms) others.push_back(form_json(*form));
   outcome.result = {{"artifact", "kernels"},
                     {"verified", true},
                     {"batch", 1},
                     {"kernels", rows},
+                    {"forms", others},
                     {"rounds", options.rounds},
                     {"window_ms", options.window_ms},
                     {"machine",
@@ -314,7 +383,9 @@ Outcome bench_kernels(const KernelBench& options, const Context& context) {
                       {"isa", runtime::isa_name(runtime::parse_isa(context.common.isa))},
                       {"threads", 1}}},
                     {"versions", {{"repquant", kVersion}}}};
-  outcome.text = table(rows);
+  if (!rows.empty()) outcome.text += table(rows);
+  if (!rows.empty() && !others.empty()) outcome.text += "\n";
+  if (!others.empty()) outcome.text += forms_table(others);
   return outcome;
 }
 

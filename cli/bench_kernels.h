@@ -1,12 +1,13 @@
 #pragma once
-// repquant bench kernels: rows of the product families on given shapes, each compared with the
-// scalar row before it is timed, against the register peak of its instruction set in the same round.
+// repquant bench kernels: rows of the product families on given shapes, and of the other families on
+// forms of their own, each compared with the scalar row before it is timed; products against the
+// register peak of their instruction set in the same round.
 #include "cli/command.h"
 
 namespace repquant::cli {
 
 struct KernelBench {
-  std::string shapes;  // "M,K,N;M,K,N"; empty: those of vision transformers and of decoding
+  std::string shapes;  // "M,K,N;M,K,N", or "families": no products; empty: common ones and families
   int64_t rounds = 15;
   double window_ms = 5;
 };

@@ -274,9 +274,54 @@ TEST_F(Bench, KernelsListsEveryFamilyAndEveryStep) {
   EXPECT_EQ(listed, folders) << "cli/kernels.cpp names the families";
   EXPECT_GT(result["steps"].size(), 50u);
   for (const json& step : result["steps"]) {
+    EXPECT_EQ(step["packed_bytes"].get<int64_t>() > 0, step["op"] == "linear") << step;
     EXPECT_EQ(rows.count(step["kernel"].get<std::string>()), 1u) << step;
     EXPECT_NE(step["reason"], "no row of a table") << step;
+    const bool scalar = step["kernel"].get<std::string>().ends_with("/scalar");
+    EXPECT_EQ(step["reason"].get<std::string>().find("; gemv") != std::string::npos,
+              step["step"] == "head" && !scalar)
+        << step;
   }
+}
+
+// Products of a shape, then the forms of the other families: every row that runs here but scalar.
+TEST_F(Bench, KernelsAreTimedAgainstWhatTheyAreHeldTo) {
+  const auto timed = [&](const std::string& shapes) {
+    const Ended ended = run(
+        {kRun, "bench", "kernels", "--shapes", shapes, "--rounds", "1", "--window", "5", "--json"});
+    EXPECT_EQ(ended.exit, 0) << ended.err;
+    expect_schema(ended, "bench");
+    return ended.json()["result"];
+  };
+  std::set<std::string> isas;
+  const json levels = run({kRun, "kernels", "--json"}).json()["result"]["isas"];
+  for (const json& row : levels) {
+    if (row["available"] == true && row["isa"] != "scalar") isas.insert(row["isa"]);
+  }
+  const json products = timed("70,64,48");
+  EXPECT_EQ(products["kernels"].size(), 2 * isas.size());  // 8 and 4 bits
+  EXPECT_TRUE(products["forms"].empty());
+  for (const json& row : products["kernels"]) {
+    EXPECT_EQ(row["shape"], json({70, 64, 48}));
+    EXPECT_GT(row["of_peak"].get<double>(), 0) << row;
+    EXPECT_EQ(row.contains("floor"), row["isa"] == "avx512vnni" || row["isa"] == "amx") << row;
+  }
+  const json families = timed("families");
+  EXPECT_TRUE(families["kernels"].empty());
+  std::set<std::string> forms, seen;
+  for (const json& row : families["forms"]) {
+    const std::string kernel = row["kernel"];
+    EXPECT_EQ(kernel.substr(kernel.find('/') + 1), row["isa"]) << row;
+    EXPECT_GT(row["ns_per_element"].get<double>(), 0) << row;
+    forms.insert(kernel.substr(0, kernel.find('/')));
+    seen.insert(row["isa"]);
+  }
+  EXPECT_EQ(seen, isas);
+  if (isas.empty()) return;
+  EXPECT_EQ(forms, (std::set<std::string>{"activation", "attention_i8", "depthwise_i8",
+                                          "elementwise", "gemm_i8", "matmul_f32", "norm",
+                                          "softmax"}));
+  EXPECT_EQ(run({kRun, "bench", "kernels", "--shapes", "70,64"}).exit, kUsage);
 }
 
 TEST_F(Bench, KernelsSaysWhatWasForced) {

@@ -25,6 +25,8 @@ namespace {
 using nlohmann::json;
 using runtime::Isa;
 
+constexpr int64_t kGemvRows = 4;  // of an item
+
 struct Family {
   std::string name;
   std::vector<std::pair<std::string, Isa>> rows;  // best first
@@ -38,13 +40,17 @@ template <class Row> Family family(const char* name, std::span<const Row* const>
 
 std::vector<Family> families() {
   using namespace runtime;
-  return {
-      family("activation", activation_kernels()),    family("attention_i8", attention_i8_kernels()),
-      family("elementwise", elementwise_kernels()),  family("gemm_i8", gemm_i8_kernels()),
-      family("gemm_i4", gemm_i4_kernels()),
-      family("movement", movement_kernels()),        family("norm", norm_kernels()),
-      family("depthwise_i8", depthwise_i8_kernels()), family("floats", floats_kernels()),
-      family("matmul_f32", matmul_f32_kernels()),    family("softmax", softmax_kernels())};
+  return {family("activation", activation_kernels()),
+          family("attention_i8", attention_i8_kernels()),
+          family("elementwise", elementwise_kernels()),
+          family("gemm_i8", gemm_i8_kernels()),
+          family("gemm_i4", gemm_i4_kernels()),
+          family("movement", movement_kernels()),
+          family("norm", norm_kernels()),
+          family("depthwise_i8", depthwise_i8_kernels()),
+          family("floats", floats_kernels()),
+          family("matmul_f32", matmul_f32_kernels()),
+          family("softmax", softmax_kernels())};
 }
 
 std::string missing(Isa isa) {
@@ -122,13 +128,22 @@ void add_model(Outcome& outcome, const std::vector<Family>& all, const std::stri
   outcome.result["model"] = path;
   outcome.result["isa"] = model.program->isa();
   outcome.result["steps"] = json::array();
-  outcome.text += "\n";
+  outcome.text +=
+      fmt::format("\n{:<32} {:<12} {:<24} {:>9}  {}\n", "step", "op", "kernel", "packed B", "why");
   for (size_t i = 0; i < steps.size(); ++i) {
-    const std::string kernel(model.program->kernel_for(i)), why = reason(all, kernel, limit);
-    outcome.result["steps"].push_back(
-        {{"step", steps[i].name}, {"op", steps[i].op}, {"kernel", kernel}, {"reason", why}});
-    outcome.text +=
-        fmt::format("{:<32} {:<12} {:<24} {}\n", steps[i].name, steps[i].op, kernel, why);
+    const std::string kernel(model.program->kernel_for(i));
+    std::string why = reason(all, kernel, limit);
+    if (steps[i].op == "linear" && model.program->kernel(i).units() <= kGemvRows &&
+        !kernel.ends_with("/scalar"))
+      why += "; gemv: its tiles of up to 4 rows, which reading weights holds up";
+    const size_t packed = model.program->kernel(i).packed_bytes();
+    outcome.result["steps"].push_back({{"step", steps[i].name},
+                                       {"op", steps[i].op},
+                                       {"kernel", kernel},
+                                       {"packed_bytes", packed},
+                                       {"reason", why}});
+    outcome.text += fmt::format("{:<32} {:<12} {:<24} {:>9}  {}\n", steps[i].name, steps[i].op,
+                                kernel, packed == 0 ? "-" : std::to_string(packed), why);
   }
 }
 

@@ -28,13 +28,19 @@ class EmulatedTiles {
   void zero() { std::memset(sums_, 0, sizeof(sums_)); }
   void multiply(const uint8_t* a0, const uint8_t* a1, int64_t stride, const int8_t* w0,
                 const int8_t* w1) {
-    ++multiplied_;
-    if (lost_at_ == multiplied_) {  // a switch of tasks that brings back tiles of zeros
-      zero();
-      clock_ += 1'000'000;
-    }
+    count();
     product(sums_[0], a0, stride, w0), product(sums_[1], a0, stride, w1);
     product(sums_[2], a1, stride, w0), product(sums_[3], a1, stride, w1);
+  }
+  void multiply_flat(const uint8_t* a, int64_t stride, const int8_t* const (&w)[4]) {
+    ++flat_;
+    count();
+    for (int t = 0; t < 4; ++t) product(sums_[t], a, stride, w[t]);
+  }
+  void store_flat(int32_t* to) const {
+    for (int t = 0; t < 4; ++t) {
+      for (int r = 0; r < 16; ++r) std::memcpy(to + r * 64 + t * 16, sums_[t][r], 64);
+    }
   }
   void store(int32_t* to) const {
     for (int t = 0; t < 4; ++t) {
@@ -42,10 +48,21 @@ class EmulatedTiles {
         std::memcpy(to + (t / 2 * 16 + r) * 32 + t % 2 * 16, sums_[t][r], 64);
     }
   }
-  EmulatedTiles(bool guarded, int64_t lost_at) : guarded_(guarded), lost_at_(lost_at) {}
+  EmulatedTiles(bool guarded, int64_t lost_at, int64_t lost_every = 0)
+      : guarded_(guarded), lost_at_(lost_at), lost_every_(lost_every) {}
   int64_t multiplied() const { return multiplied_; }
+  int64_t flat() const { return flat_; }
+  bool configured() const { return configured_; }
 
  private:
+  void count() {
+    EXPECT_TRUE(configured_);
+    ++multiplied_;
+    if (lost_at_ == multiplied_ || (lost_every_ > 0 && multiplied_ % lost_every_ == 0)) {
+      zero();  // a switch of tasks that brings back tiles of zeros
+      clock_ += 1'000'000;
+    }
+  }
   static void product(int32_t (&sums)[16][16], const uint8_t* a, int64_t stride, const int8_t* w) {
     for (int m = 0; m < 16; ++m) {
       for (int k = 0; k < 16; ++k) {
@@ -57,7 +74,7 @@ class EmulatedTiles {
     }
   }
   bool guarded_, configured_ = false;
-  int64_t lost_at_, multiplied_ = 0;
+  int64_t lost_at_, lost_every_, multiplied_ = 0, flat_ = 0;
   uint64_t clock_ = 0;
   int32_t sums_[4][16][16] = {};
 };
@@ -102,6 +119,42 @@ TEST(Amx, GuardRepeatsBlocksThatLostTheirTiles) {
     EXPECT_GT(guarded.multiplied(), undisturbed.multiplied()) << at;
   }
   EXPECT_GT(wrong, 0);  // tiles lost before a block's first product do no harm
+}
+
+// Sixteen rows or fewer, alone or behind whole blocks, take one tile of codes and four of weights.
+TEST(Amx, FewRowsAreFlat) {
+  if (!can_run()) GTEST_SKIP();
+  std::mt19937 random(33);
+  for (const auto& [rows, flat] : {std::pair<int64_t, int64_t>{5, 6}, {16, 6}, {17, 0}, {48, 6}}) {
+    const Gemm g = make(random, {rows, 80, 130});  // two blocks of columns, three steps
+    EmulatedTiles tiles(false, 0);
+    EXPECT_TRUE(by_the_contract(g) == on_tiles(tiles, g)) << rows;
+    EXPECT_EQ(tiles.flat(), 3 * flat) << rows;  // of codes, floats, floats with a residual
+  }
+}
+
+// Housekeeping under stress: tiles lost again and again, at every distance that leaves a block's
+// repetition a chance, through products of all shapes. The unit is configured once a product,
+// released at its end, and never used outside.
+TEST(Amx, GuardHoldsWhileTilesAreLostAgainAndAgain) {
+  if (!can_run()) GTEST_SKIP();
+  std::mt19937 random(34);
+  int repeated = 0;
+  for (const Case& form : cases(random, 8, 16)) {
+    const Gemm g = make(random, form);
+    const Answer want = by_the_contract(g);
+    EmulatedTiles undisturbed(true, 0);
+    EXPECT_TRUE(want == on_tiles(undisturbed, g));
+    // A block has at most as many steps as the product: one of two tries is whole.
+    const int64_t steps = amx::tile_steps(g.shape);
+    for (const int64_t every : {2 * steps + 1, 3 * steps + 2, 7 * steps + 5}) {
+      EmulatedTiles tiles(true, 0, every);
+      EXPECT_TRUE(want == on_tiles(tiles, g)) << form.rows << " x " << form.n << " every " << every;
+      EXPECT_FALSE(tiles.configured());
+      repeated += tiles.multiplied() > undisturbed.multiplied() ? 1 : 0;
+    }
+  }
+  EXPECT_GT(repeated, 0);
 }
 
 // Gemm.EightBits and the others walk the real row where it can run.

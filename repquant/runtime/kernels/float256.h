@@ -156,6 +156,17 @@ REPQUANT_INLINE256 void store_bytes(__m256i a, int64_t live, uint8_t* to) {
   __builtin_memcpy(to, &bytes, static_cast<size_t>(std::min<int64_t>(live, 8)));
 }
 
+// acc += products of pairs of int16. As assembly under g++, which otherwise gathers many products
+// before it adds them, and moves accumulators to the stack to have room.
+REPQUANT_INLINE256 void add_pairs(__m256i& acc, __m256i a, __m256i b) {
+#if defined(__clang__)
+  acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+#else
+  __m256i products;
+  __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(acc), "=&x"(products) : "x"(a), "x"(b));
+#endif
+}
+
 // Values in units of one step to u8 codes that are still int32: quantize_scaled of core/format.
 struct Codes {
   __m256 low, high;

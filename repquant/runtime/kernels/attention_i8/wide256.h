@@ -15,7 +15,7 @@ template <bool kBytes> REPQUANT_INLINE_TARGET void dot(__m256i& acc, __m256i cod
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"(panel));
 #endif
   } else {
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(codes, panel));
+    float256::add_pairs(acc, codes, panel);
   }
 }
 

@@ -113,8 +113,7 @@ REPQUANT_TARGET void output_row(const DepthwiseI8Args& args, const Layout<kLanes
           interleave(a[2 * pair], a[2 * pair + 1], v);
 #pragma GCC unroll 4
           for (int i = 0; i < 4; ++i) {
-            const __m256i w = load256(weights + (pair * 4 + i) * 16);
-            acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(v[i], w));
+            float256::add_pairs(acc[i], v[i], load256(weights + (pair * 4 + i) * 16));
           }
         }
       }

@@ -2,7 +2,8 @@
 
 #if defined(__x86_64__)
 #define REPQUANT_ROW REPQUANT_AVX2 __attribute__((flatten))
-#include "repquant/runtime/kernels/gemm_i4/portable.h"
+#define REPQUANT_TARGET REPQUANT_AVX2
+#include "repquant/runtime/kernels/gemm_i4/few256.h"
 
 namespace repquant::runtime {
 
@@ -12,7 +13,7 @@ const GemmI4Kernel gemm_i4_avx2{.name = "gemm_i4/avx2",
                                 .packed_bytes = packed_bytes<gemm_i8_avx2>,
                                 .pack = pack<gemm_i8_avx2>,
                                 .scratch_bytes = scratch_bytes<gemm_i8_avx2>,
-                                .run = run<gemm_i8_avx2, int8_t>};
+                                .run = run256<false, gemm_i8_avx2>};
 
 }  // namespace repquant::runtime
 #endif

@@ -1,5 +1,6 @@
-// AMX: tiles 0 to 3 hold 32 x 32 sums, 4 and 5 rows of codes, 6 and 7 weights. The epilogue reads
-// the sums from a buffer in the first cache.
+// AMX: tiles 0 to 3 hold 32 x 32 sums, 4 and 5 rows of codes, 6 and 7 weights; or 16 x 64 sums, 4
+// rows of codes, 5 to 7 weights in turn. The epilogue reads the sums from a buffer in the first
+// cache.
 #include "repquant/runtime/kernels/gemm_i8/gemm_i8.h"
 #include "repquant/runtime/kernels/target.h"
 
@@ -52,6 +53,32 @@ class TileUnit {
         "tdpbusd %%tmm7, %%tmm5, %%tmm3"
         :
         : "r"(a0), "r"(a1), "r"(w0), "r"(w1), "r"(stride), "r"(int64_t{64})
+        : "memory");
+  }
+  // One tile of codes, four of weights; sums of 16 columns in each of tiles 0 to 3.
+  static void multiply_flat(const uint8_t* a, int64_t stride, const int8_t* const (&w)[4]) {
+    asm volatile(
+        "tileloadd (%0,%5,1), %%tmm4\n"
+        "tileloadd (%1,%6,1), %%tmm5\n"
+        "tileloadd (%2,%6,1), %%tmm6\n"
+        "tdpbusd %%tmm5, %%tmm4, %%tmm0\n"
+        "tileloadd (%3,%6,1), %%tmm7\n"
+        "tdpbusd %%tmm6, %%tmm4, %%tmm1\n"
+        "tileloadd (%4,%6,1), %%tmm5\n"
+        "tdpbusd %%tmm7, %%tmm4, %%tmm2\n"
+        "tdpbusd %%tmm5, %%tmm4, %%tmm3"
+        :
+        : "r"(a), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]), "r"(stride), "r"(int64_t{64})
+        : "memory");
+  }
+  static void store_flat(int32_t* to) {
+    asm volatile(
+        "tilestored %%tmm0, (%0,%4,1)\n"
+        "tilestored %%tmm1, (%1,%4,1)\n"
+        "tilestored %%tmm2, (%2,%4,1)\n"
+        "tilestored %%tmm3, (%3,%4,1)"
+        :
+        : "r"(to), "r"(to + 16), "r"(to + 32), "r"(to + 48), "r"(int64_t{256})
         : "memory");
   }
   static void store(int32_t* to) {

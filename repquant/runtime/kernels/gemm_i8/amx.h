@@ -1,6 +1,7 @@
 #pragma once
-// Products on tiles of 32 rows by 32 columns, over whatever executes the tile instructions: the
-// unit of the processor (amx.cpp), or the loops that tests put in its place.
+// Products on tiles of 32 rows by 32 columns, the last 16 rows or fewer by 64 columns, over
+// whatever executes the tile instructions: the unit of the processor (amx.cpp), or the loops that
+// tests put in its place.
 //
 // Weights lie in panels of 32 columns, two of 16 beside one another, [K/64][16][16][4]: 64 codes of
 // 16 columns are a tile. K is rounded up to whole tiles, with weights of zero.
@@ -79,25 +80,49 @@ inline TileRows tile_rows(const GemmI8Args& args, RowCursor& cursor, int64_t row
 // products need, and what a cold start may add.
 inline uint64_t cycle_limit(int64_t steps) { return 4 * (64 * static_cast<uint64_t>(steps) + 400); }
 
-// One block of sums [32][32] into `sums`. Nothing but `sums` is written, so a block can be
+// multiply() for every step, then store(). Nothing but what is stored is written, so a block can be
 // repeated: with a guard, as long as it took so much time that the tiles may have been lost in
 // between.
-template <class Unit>
-inline void block(Unit& unit, const TileRows& rows, const int8_t* panel, int64_t steps, bool two,
-                  int32_t* sums) {
+template <class Unit, class Multiply, class Store>
+inline void guarded_block(Unit& unit, int64_t steps, const Multiply& multiply, const Store& store) {
   constexpr int kMostTries = 16;
-  const int64_t column_bytes = steps * kTileBytes;
   for (int tries = 0; tries < kMostTries; ++tries) {
     const uint64_t begin = unit.guarded() ? unit.cycles() : 0;
     unit.zero();
-    for (int64_t s = 0; s < steps; ++s) {
-      const uint8_t* a = rows.at + s * kTileDepth;
-      const int8_t* w = panel + s * kTileBytes;
-      unit.multiply(a, a + kTileRows * rows.stride, rows.stride, w, two ? w + column_bytes : w);
-    }
-    unit.store(sums);
+    for (int64_t s = 0; s < steps; ++s) multiply(s);
+    store();
     if (!unit.guarded() || unit.cycles() - begin <= cycle_limit(steps)) return;
   }
+}
+
+// Sums [32][32] of a block of 32 rows.
+template <class Unit>
+inline void block(Unit& unit, const TileRows& rows, const int8_t* panel, int64_t steps, bool two,
+                  int32_t* sums) {
+  const int64_t column_bytes = steps * kTileBytes;
+  guarded_block(
+      unit, steps,
+      [&](int64_t s) {
+        const uint8_t* a = rows.at + s * kTileDepth;
+        const int8_t* w = panel + s * kTileBytes;
+        unit.multiply(a, a + kTileRows * rows.stride, rows.stride, w, two ? w + column_bytes : w);
+      },
+      [&] { unit.store(sums); });
+}
+
+// Sums [16][64] of a block of 16 rows: one tile of codes, up to four of weights.
+template <class Unit>
+inline void flat_block(Unit& unit, const TileRows& rows, const int8_t* panel, int64_t steps,
+                       int64_t tiles, int32_t* sums) {
+  guarded_block(
+      unit, steps,
+      [&](int64_t s) {
+        const int8_t* w[4];
+        for (int64_t t = 0; t < 4; ++t)  // what is not there is done again, and dropped
+          w[t] = panel + (t < tiles ? t : 0) * steps * kTileBytes + s * kTileBytes;
+        unit.multiply_flat(rows.at + s * kTileDepth, rows.stride, w);
+      },
+      [&] { unit.store_flat(sums); });
 }
 
 template <bool kTwo>
@@ -128,6 +153,24 @@ REPQUANT_AVX512VNNI inline void row_block(Unit& unit, const GemmI8Args& args, co
   }
 }
 
+// All columns of up to 16 rows.
+template <class Unit>
+REPQUANT_AVX512VNNI inline void flat_rows(Unit& unit, const GemmI8Args& args, const TileRows& a,
+                                          int64_t row, int64_t rows, int32_t* sums) {
+  constexpr int64_t kColumns = 64;
+  const int64_t steps = tile_steps(args.shape), n = args.shape.n;
+  for (int64_t first = 0; first < n; first += kColumns) {
+    const int8_t* panel = static_cast<const int8_t*>(args.weights) + first * steps * kTileDepth;
+    const int64_t tiles = std::min<int64_t>(4, (n - first + 15) / 16);
+    flat_block(unit, a, panel, steps, tiles, sums);
+    for (int64_t r = 0; r < rows; ++r) {
+      __m512i acc[1][4];
+      for (int v = 0; v < 4; ++v) acc[0][v] = _mm512_load_si512(sums + r * kColumns + 16 * v);
+      tiles512::finish<1, 4>(args, acc, row + r, first);
+    }
+  }
+}
+
 constexpr int64_t kFewRows = 4;  // which need less time without tiles
 
 // Few rows as the AVX512-VNNI row does them: panels of 16 columns are its panels, but for the tail.
@@ -154,7 +197,9 @@ REPQUANT_AVX512VNNI inline void run(Unit& unit, const GemmI8Kernel& own, const G
         row_block(unit, piece, tile_rows(piece, cursor, whole, copy), row, whole, sums);
       if (whole < rows) {
         const TileRows last = tile_rows(piece, cursor, rows - whole, copy);
-        row_block(unit, piece, last, row + whole, rows - whole, sums);
+        if (rows - whole <= kTileRows)
+          flat_rows(unit, piece, last, row + whole, rows - whole, sums);
+        else row_block(unit, piece, last, row + whole, rows - whole, sums);
       }
     }
     unit.release();

@@ -97,8 +97,7 @@ REPQUANT_INLINE256 void widened(int64_t quads, const Codes& load_codes, const We
     for (int v = 0; v < 4; ++v) {
       const __m256i w = load_weights(q, v);
 #pragma GCC unroll 3
-      for (int r = 0; r < R; ++r)
-        acc[r][v] = _mm256_add_epi32(acc[r][v], _mm256_madd_epi16(codes[r], w));
+      for (int r = 0; r < R; ++r) float256::add_pairs(acc[r][v], codes[r], w);
     }
   }
 #pragma GCC unroll 3
@@ -158,13 +157,13 @@ REPQUANT_AVX2 void panel(const GemmI8Args& args, const int8_t* weights, int64_t 
 }
 
 // ---- rows and panels that are widened before they meet ------------------------------------------
-constexpr int64_t kTileOfWords = 3;
+constexpr int kTileOfWords = 2;  // eight accumulators, and room for what they meet
 constexpr int64_t kBlockBytes = 48 << 10;
 
 int64_t words_stride(const GemmI8Shape& shape) { return quad_depth(shape) + 16; }
 int64_t block_rows(const GemmI8Shape& shape) {
   const int64_t fit = kBlockBytes / (2 * words_stride(shape)) / kTileOfWords * kTileOfWords;
-  return std::clamp<int64_t>(fit, 2 * kTileOfWords, 48);
+  return std::clamp<int64_t>(fit, 6, 48);
 }
 size_t scratch_bytes(const GemmI8Shape& shape) {
   const int64_t words =
@@ -225,10 +224,9 @@ REPQUANT_AVX2 void run_words(const GemmI8Args& args) {
       widen_panel(static_cast<const int8_t*>(args.weights) + first * depth,
                   tiles256::kPanel * depth, panel);
       int64_t r = 0;
-      for (; r + 3 <= rows; r += 3)
-        tile_of_words<3>(args, codes + r * stride, stride, panel, row + r, first);
-      if (rows - r == 2) tile_of_words<2>(args, codes + r * stride, stride, panel, row + r, first);
-      if (rows - r == 1) tile_of_words<1>(args, codes + r * stride, stride, panel, row + r, first);
+      for (; r + kTileOfWords <= rows; r += kTileOfWords)
+        tile_of_words<kTileOfWords>(args, codes + r * stride, stride, panel, row + r, first);
+      if (r < rows) tile_of_words<1>(args, codes + r * stride, stride, panel, row + r, first);
     }
   }
 }

@@ -29,7 +29,15 @@ REPQUANT_AVX2 void softmax256(const SoftmaxArgs& args) noexcept {
       continue;
     }
     __m256 lanes[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int64_t i = 0; i < count; i += 8) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) {
+      const auto e =
+          float256::exp(float256::sub(float256::load<2>(x + i), float256::constant<2>(largest)));
+      float256::store(out + i, e);
+      lanes[0] = _mm256_add_ps(lanes[0], e.v[0]);
+      lanes[1] = _mm256_add_ps(lanes[1], e.v[1]);
+    }
+    for (; i < count; i += 8) {
       const __m256i live = float256::first_lanes(count - i);
       float256::Pack<1> shifted;
       shifted.v[0] = _mm256_sub_ps(_mm256_maskload_ps(x + i, live), _mm256_set1_ps(largest));
