@@ -212,6 +212,22 @@ TEST_F(Contract, VerifySeesAKernelWithAConstantOneOff) {
   expect_message(people, "verify: step \"head\": item 0, element 0: expected ");
 }
 
+TEST_F(Contract, TheMatrixSeesARowThatDiffers) {
+  const std::vector<std::string> words{kTool,   "verify",   reference(), "--data",
+                                       other(), "--isa",    "scalar",    "--samples",
+                                       "1",     "--matrix", "short",     "--json"};
+  const Ended right = run(words);
+  ASSERT_EQ(right.exit, 0) << right.err;
+  if (right.json()["result"]["matrix"]["isas"].size() == 1) GTEST_SKIP() << "one instruction set";
+  std::vector<std::string> spared = wrong("head.c", words);
+  spared.insert(spared.begin() + 1, "REPQUANT_RIGHT_ISA=scalar");
+  const Ended ended = run(spared);
+  EXPECT_EQ(ended.exit, kVerifyFailed) << ended.err;
+  expect_schema(ended, "verify");
+  EXPECT_EQ(ended.json()["result"]["equal"], false);
+  EXPECT_NE(ended.err.find("1 threads, batch 1: item 0, output element 0"), std::string::npos);
+}
+
 TEST_F(Contract, QuantizeDoesNotWriteWhatDoesNotVerify) {
   const Folder folder;
   const Ended ended = run(wrong("blocks.1.attn.proj.c", command(folder.file("a.rq.safetensors"))));

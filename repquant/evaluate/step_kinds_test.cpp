@@ -34,8 +34,7 @@ const std::vector<KindPlan>& kinds() {
   return all;
 }
 
-// ---- values
-// ---------------------------------------------------------------------------------------
+// ---- values -------------------------------------------------------------------------------------
 Tensor input_for(const Buffer& buffer, const std::function<float()>& real,
                  testing::Random& random) {
   Shape shape{1};
@@ -106,12 +105,11 @@ TEST(StepKinds, ValuesApartFollowTheLaw) {
   }
 }
 
-// ---- fields
-// ---------------------------------------------------------------------------------------
-constexpr int64_t kIntegers[] = {0,         1,         -1,        2,         3,
-                                 7,         15,        16,        127,       128,
-                                 255,       256,       4'193'792, 4'193'793, INT32_MAX,
-                                 INT32_MIN, INT64_MAX, INT64_MIN, -100'000,  1LL << 32};
+// ---- fields -------------------------------------------------------------------------------------
+constexpr int64_t kIntegers[] = {0,         1,         -1,        2,         3,         7,
+                                 15,        16,        127,       128,       255,       256,
+                                 32'000,    32'001,    -32'000,   -32'001,   4'193'792, 4'193'793,
+                                 INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, -100'000,  1LL << 32};
 constexpr int64_t kSizes[] = {0,         1,         -1,        3,         64,
                               INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, 1LL << 32};
 constexpr float kReals[] = {0.0f,
