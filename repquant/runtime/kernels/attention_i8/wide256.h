@@ -103,11 +103,34 @@ REPQUANT_TARGET void score_rows(const Call256& call, int64_t row, int64_t rows) 
 }
 
 // ---- softmax ------------------------------------------------------------------------------------
-// Bias and mask of a query, then keys that are not there: -infinity, whose exponential is 0.
+// Bias and mask of a query, as add_terms has them.
+REPQUANT_TARGET void add_terms256(const AttentionI8Args& args, int64_t query, float* x) {
+  const int64_t keys = args.shape.key_rows, whole = keys / 8 * 8;
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
+  if (args.bias != nullptr) {
+    const float* bias = args.bias + query * keys;
+    for (int64_t t = 0; t < whole; t += 8)
+      _mm256_store_ps(x + t, _mm256_add_ps(_mm256_load_ps(x + t), _mm256_loadu_ps(bias + t)));
+    for (int64_t t = whole; t < keys; ++t) x[t] = x[t] + bias[t];
+  }
+  if (args.mask != nullptr) {
+    const uint8_t* mask = args.mask + query * keys;
+    for (int64_t t = 0; t < whole; t += 8) {
+      const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(mask + t));
+      const __m256i left_out =
+          _mm256_cmpeq_epi32(_mm256_cvtepu8_epi32(bytes), _mm256_setzero_si256());
+      _mm256_store_ps(x + t, _mm256_blendv_ps(_mm256_load_ps(x + t), _mm256_set1_ps(kNone),
+                                              _mm256_castsi256_ps(left_out)));
+    }
+    for (int64_t t = whole; t < keys; ++t) x[t] = mask[t] == 0 ? kNone : x[t];
+  }
+}
+
+// Terms of a query, then keys that are not there: -infinity, whose exponential is 0. The largest.
 REPQUANT_TARGET float finish_scores(const Call256& call, int64_t query, float* x) {
   const int64_t keys = call.args.shape.key_rows;
   constexpr float kNone = -std::numeric_limits<float>::infinity();
-  add_terms(call.args, query, x);
+  add_terms256(call.args, query, x);
   for (int64_t t = keys; t < call.sizes.keys; ++t) x[t] = kNone;
   __m256 most = _mm256_set1_ps(kNone);
   for (int64_t t = 0; t < call.sizes.keys; t += 8)
