@@ -170,6 +170,30 @@ TEST(Ops, Depthwise) {
   }
 }
 
+// Rows of an image are copied with their padding: here 3 of 65537 pixels of 8192 codes.
+TEST(Ops, DepthwiseRowsBeyondMemoryAreRefused) {
+  PlanBuilder b(62);
+  const int q = b.quantize(b.input("x", {3, 1, 8192}), 8);
+  const int y = b.step("depthwise", {q}, DType::kF32, {1, 2, 8192}, 32);
+  b.windows({3, 1}, {1, 65536}, {0, 65536, 0, 0}, {1, 1});
+  b.weights(8192, 3, 8);
+  b.last().ints["za"] = b.zero_of(q);
+  b.tensor("c", Tensor::of<int32_t>({8192}, std::vector<int32_t>(8192)));
+  b.reals("s", 8192, 1e-4f, 4e-4f);
+  b.reals("b", 8192, -1.0f, 1.0f);
+  const Plan plan = b.finish(y);
+  for (const std::string& isa : runtime::available_isas()) {
+    try {
+      (void)Program::from_plan(plan, {.isa = isa});
+      FAIL() << isa;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnsupported) << error.what();
+      EXPECT_NE(std::string(error.what()).find("bytes under a row of windows"), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
 TEST(Ops, Pad) {
   PlanBuilder b(62);
   const int x = b.input("x", {5, 3, 4});
