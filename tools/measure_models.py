@@ -40,7 +40,7 @@ MODELS = {
                 "score": ["@/set5/low", "--pairs", "@/set5/high", "--tile", "64:8"], "samples": 32, "recipes": CNN},
     "ngswin_x2": {"title": "NGswin x2, Set5", "model": "super_resolution/ngswin_x2/ngswin_x2.onnx",
                   "calibrate": ["@/sr_calibration.npz"], "score": ["@/set5/low", "--pairs", "@/set5/high", "--tile", "64:8"],
-                  "samples": 16, "recipes": FAST},
+                  "samples": 4, "recipes": FAST},
     "ddpm": {"title": "DDPM U-Net, MNIST", "model": "diffusion/ddpm_mnist/unet.onnx", "calibrate": ["@/ddpm_calibration.npz"],
              "score": ["@/ddpm_eval.npz"], "samples": 64, "recipes": CNN},
     "dit": {"title": "DiT, MNIST", "model": "diffusion/dit_mnist/dit.onnx", "calibrate": ["@/dit_calibration.npz"],

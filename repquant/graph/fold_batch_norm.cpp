@@ -126,8 +126,8 @@ bool bias_fits(const Tensor* bias, int64_t channels) {
   return bias->size() == channels && !bias->shape().empty() && bias->shape().back() == channels;
 }
 
-bool fold_into_producer(Graph& graph, NodeId norm, const Affine& affine) {
-  const ValueId input = graph.node(norm).inputs[0], output = graph.node(norm).outputs[0];
+bool fold_into_producer(Graph& graph, NodeId norm, const Affine& affine, size_t data = 0) {
+  const ValueId input = graph.node(norm).inputs[data], output = graph.node(norm).outputs[0];
   const NodeId producer = graph.value(input).producer;
   if (producer < 0 || graph.is_output(input) || graph.consumers(input) != std::vector<NodeId>{norm})
     return false;
@@ -215,6 +215,48 @@ int fold_batch_norm(Graph& graph) {
     const auto affine = affine_of(graph, graph.node(id));
     if (!affine) continue;
     folded += fold_into_producer(graph, id, *affine) || replace_by_arithmetic(graph, id, *affine);
+  }
+  if (folded > 0) graph.remove_dead();
+  return folded;
+}
+
+namespace {
+
+// y = a x + b a channel of the convolution behind which `node` stands, x at input `data`.
+std::optional<Affine> affine_behind_conv(const Graph& graph, const Node& node, size_t data) {
+  const ValueId x = node.inputs[data];
+  const NodeId producer = x == kNoValue ? -1 : graph.value(x).producer;
+  if (producer < 0 || graph.node(producer).op != OpKind::kConv) return std::nullopt;
+  const Tensor* weight = float_constant(graph, graph.node(producer), 1);
+  const Tensor* constant = float_constant(graph, node, 1 - data);
+  if (!weight || !constant || constant->rank() > weight->rank()) return std::nullopt;
+  const int64_t channels = weight->shape()[0], spatial = weight->rank() - 2;
+  if (constant->size() != 1) {
+    const Shape& shape = constant->shape();
+    const int64_t axis = constant->rank() - spatial - 1;
+    if (axis < 0 || constant->size() != channels || shape[static_cast<size_t>(axis)] != channels)
+      return std::nullopt;
+  }
+  Affine affine;
+  for (int64_t c = 0; c < channels; ++c) {
+    const double v = constant->as<float>()[constant->size() == 1 ? 0 : static_cast<size_t>(c)];
+    affine.scale.push_back(node.op == OpKind::kMul ? v : 1.0);
+    affine.shift.push_back(node.op == OpKind::kMul ? 0.0 : v);
+  }
+  return affine;
+}
+
+}  // namespace
+
+int fold_affine(Graph& graph) {
+  int folded = 0;
+  const std::vector<NodeId> order = graph.order();
+  for (const NodeId id : order) {
+    const Node& node = graph.node(id);
+    if ((node.op != OpKind::kMul && node.op != OpKind::kAdd) || node.inputs.size() != 2) continue;
+    const size_t data = graph.is_constant(node.inputs[0]) ? 1 : 0;
+    const auto affine = affine_behind_conv(graph, node, data);
+    if (affine) folded += fold_into_producer(graph, id, *affine, data);
   }
   if (folded > 0) graph.remove_dead();
   return folded;

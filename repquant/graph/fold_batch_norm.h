@@ -11,4 +11,8 @@ namespace repquant {
 // went. Throws kCorruptFile where variance + epsilon is not positive or sizes contradict.
 int fold_batch_norm(Graph& graph);
 
+// Folds products and sums with a constant, one number or one a channel, into the convolution before
+// them where it has constant weights and no other reader. Returns how many went.
+int fold_affine(Graph& graph);
+
 }  // namespace repquant

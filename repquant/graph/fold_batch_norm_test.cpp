@@ -172,5 +172,37 @@ TEST(FoldBatchNorm, RefusesWhatContradicts) {
   EXPECT_THROW(fold(2, -1), Error);
 }
 
+// y = a x + b with one number or one a channel; a sum over positions stays.
+TEST(FoldAffine, ProductsAndSumsBehindAConvolutionGoIntoIt) {
+  for (const bool by_channel : {false, true}) {
+    Random random;
+    GraphBuilder g;
+    const Shape shape = by_channel ? Shape{6, 1, 1} : Shape{1};
+    const auto n = static_cast<int64_t>(by_channel ? 6 : 1);
+    ValueId x = g.input("x", {dim(2), dim(4), dim(5), dim(5)});
+    const std::vector<ValueId> inputs{x, g.floats("w", {6, 4, 3, 3}, random.floats(6 * 36)),
+                                      g.floats("b", {6}, random.floats(6))};
+    x = g.node(OpKind::kConv, inputs,
+               attributes({{"kernel_shape", std::vector<int64_t>{3, 3}},
+                           {"pads", std::vector<int64_t>{1, 1, 1, 1}},
+                           {"strides", std::vector<int64_t>{1, 1}}}));
+    x = g.node(OpKind::kMul, {g.floats("a", shape, random.floats(n, 0.5f, 2)), x});
+    x = g.node(OpKind::kAdd, {x, g.floats("c", shape, random.floats(n))});
+    x = g.node(OpKind::kAdd, {x, g.floats("positions", {5, 5}, random.floats(25))});
+    g.graph.outputs = {x};
+    infer_shapes(g.graph);
+    const Tensor input = Tensor::of<float>({2, 4, 5, 5}, random.floats(200));
+    const std::vector<double> before = run(g.graph, input);
+    EXPECT_EQ(fold_affine(g.graph), 2);
+    g.graph.verify();
+    EXPECT_EQ(g.graph.order().size(), 2u);
+    const std::vector<double> after = run(g.graph, input);
+    // Weights (up to 2, 36 of them, of inputs up to 1) and the bias are rounded once or twice each:
+    // 2^-24 (2 * 36 * 2 + 2 * 4).
+    for (size_t i = 0; i < before.size(); ++i)
+      EXPECT_NEAR(after[i], before[i], 152 * std::exp2(-24)) << i;
+  }
+}
+
 }  // namespace
 }  // namespace repquant

@@ -21,6 +21,7 @@ Graph load_model(const std::filesystem::path& path) {
   if (fold_batch_norm(graph) > 0) infer_shapes(graph);
   recognise(graph);
   fold_batch_norm(graph);   // norms behind a linear that recognition has just made
+  fold_affine(graph);
   rewrite_conv_transpose(graph);
   name_nodes(graph);
   infer_shapes(graph);

@@ -56,11 +56,13 @@ TEST(Fold, CodesEqualThePerChannelCodes) {
   EXPECT_LE((got.clamp(0, 15) != per_channel).sum().item<int64_t>(), 2);
 }
 
-TEST(Fold, RefusesAReaderThatCannotBeRewritten) {
+TEST(Fold, OfAnotherReaderIsATwin) {
   ThreadPool pool(1);
   Workspace ws = tiny_workspace(pool, 4);
   const NodeId norm = first_norm(ws);
   const ValueId out = ws.graph.node(norm).outputs[0];
+  const auto gain = [&](NodeId id) { return ws.constant(id, 1).clone(); };
+  const at::Tensor before = gain(norm);
   const ValueId extra =
       ws.graph.add_value({"extra", DType::kF32, ws.graph.value(out).shape, -1, std::nullopt});
   ws.graph.add_node({OpKind::kRelu, "extra_reader", {out}, {extra}, {}});
@@ -77,8 +79,14 @@ TEST(Fold, RefusesAReaderThatCannotBeRewritten) {
   } sink;
   ws.sink = &sink;
   run_method(ws, "repq_vit");
-  ASSERT_EQ(sink.seen.size(), 1u);
-  EXPECT_EQ(sink.seen[0], "W004 " + ws.graph.node(norm).name + ": not folded: " + reason);
+  EXPECT_TRUE(sink.seen.empty());
+  const NodeId twin = reparameterize::twin_of(ws.graph, norm);
+  ASSERT_GE(twin, 0);
+  ws.graph.verify();
+  EXPECT_EQ(ws.graph.consumers(out).size(), 1u);
+  EXPECT_TRUE(at::equal(gain(norm), before));  // the other reader sees what it saw
+  EXPECT_FALSE(at::equal(gain(twin), before));
+  EXPECT_TRUE(ws.plan.find({ws.graph.consumers(ws.graph.node(twin).outputs[0]).at(0), 0}));
 }
 
 TEST(Fold, DeadAndHugeChannels) {

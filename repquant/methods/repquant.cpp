@@ -50,8 +50,9 @@ struct Options {
     v(ridge, "ridge", "T0: ridge regression against the activation error", Choices{kSwitch});
     v(gptq, "gptq", "T1: second-order rounding of weights", Choices{kSwitch});
     v(blocks, "blocks", "T2: few-step block reconstruction", Choices{kSwitch});
-    v(ranges, "ranges", "Range search of activations and weights",
-      Choices{{"tier", "percentile", "mse"}});
+    v(ranges, "ranges",
+      "Range search of activations and weights; minmax: of activations, weights by mse",
+      Choices{{"tier", "percentile", "mse", "minmax"}});
     v(bias_correction, "bias_correction", "Correct biases for the weight error", Choices{kSwitch});
     v(steps, "steps", "Adam steps a block (0: of the tier)", Between{0, 100000});
     v(batch, "batch", "Images a step (0: of the tier)", Between{0, 4096});
@@ -78,7 +79,7 @@ reconstruct::SequentialOptions resolve(const Options& o) {
   s.clip = o.clip != "tier" ? o.clip : paper ? "learned" : fast ? "symmetric" : "percentile";
   s.clip_steps = o.clip_steps;
   s.activation_range = o.ranges != "tier" ? o.ranges : fast ? "mse" : "percentile";
-  s.weight_range = s.activation_range;
+  s.weight_range = s.activation_range == "minmax" ? "mse" : s.activation_range;
   s.softmax_range = fast ? "output" : "percentile";
   s.log_gelu = on(o.log_gelu, fast);
   s.gelu_table = o.gelu_table != "tier" ? o.gelu_table

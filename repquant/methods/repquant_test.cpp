@@ -1,4 +1,4 @@
-#include "repquant/methods/testing.h"
+#include "repquant/methods/testing_cnn.h"
 #include "repquant/observe/blocks.h"
 #include "repquant/reparameterize/rotate.h"
 
@@ -113,6 +113,36 @@ TEST(Repquant, TierFastMakesGeluATableWhereThatIsSafe) {
     }
     EXPECT_GT(gelus, 0);
     EXPECT_EQ(tables, bits == 6 ? 0 : gelus);
+  }
+}
+
+// Convolutions of any grouping train as linears do.
+TEST(Repquant, BlocksOfConvolutionsTrain) {
+  ThreadPool pool(2);
+  Workspace rounded = tiny_cnn_workspace(pool, 3, 8), trained = tiny_cnn_workspace(pool, 3, 8);
+  const at::Tensor want = float_output(rounded, rounded.reference);
+  const OptionValues fast{{"tier", std::string("none")}, {"ranges", std::string("mse")},
+                          {"gptq", std::string("on")}};
+  OptionValues blocks = fast;
+  blocks["blocks"] = std::string("on");
+  blocks["steps"] = int64_t{60};
+  run_method(rounded, "repquant", fast);
+  run_method(trained, "repquant", blocks);
+  std::map<std::string, double> before, after;
+  for (const Measurement& row : trained.report.rows()) {
+    if (row.metric == "held_out_mse_before") before[row.subject] = row.value;
+    if (row.metric == "held_out_mse_after") after[row.subject] = row.value;
+  }
+  ASSERT_EQ(before.size(), 3u);  // first | depth, point | last; the linear is the head
+  int better = 0;
+  for (const auto& [block, error] : before) better += after.at(block) < error ? 1 : 0;
+  EXPECT_GE(better, 2);
+  EXPECT_LT(output_error(trained, want), output_error(rounded, want));
+  for (const auto& [site, assignment] : trained.plan.all()) {
+    if (assignment.role != Role::kWeight) continue;
+    const at::Tensor& w = trained.constant(site.node, 1);  // on its grid, in its shape
+    EXPECT_EQ(w.sizes(), trained.reference.at(trained.graph.node(site.node).inputs[1]).sizes());
+    EXPECT_TRUE(at::equal(quantize::quantize_rows(w, assignment.params), w));
   }
 }
 

@@ -11,6 +11,7 @@ struct Segment {
   std::vector<NodeId> nodes;
   ValueId output = kNoValue;
   bool attention = false;
+  int layers = 0;         // convolutions and linears
   bool residual = false;  // some value is read twice inside
 };
 
@@ -42,6 +43,7 @@ std::vector<Segment> segments(const Graph& graph) {
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
     current.nodes.push_back(id);
+    current.layers += node.op == OpKind::kConv || node.op == OpKind::kLinear ? 1 : 0;
     current.attention |= node.op == OpKind::kMultiHeadAttention;
     for (const ValueId v : node.inputs) {
       if (data.count(v) == 0) continue;
@@ -82,10 +84,45 @@ std::string block_name(const Graph& graph, const Block& block, int index) {
   return "blocks." + std::to_string(index);
 }
 
+// Without attention: what reads the input, pairs of layers with what follows them, the last layer.
+std::vector<std::vector<Segment>> layer_pairs(const std::vector<Segment>& all) {
+  size_t head = all.size();
+  while (head > 0 && all[head - 1].layers == 0) --head;
+  std::vector<std::vector<Segment>> result(1);
+  int layers = 0, most = 1;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool last = i + 1 == head && i > 0;
+    if (all[i].layers > 0 && (layers >= most || (last && layers > 0))) {
+      result.emplace_back();
+      layers = 0;
+      most = 2;
+    }
+    layers += all[i].layers;
+    result.back().push_back(all[i]);
+  }
+  return result;
+}
+
+std::vector<Block> convolution_blocks(const Graph& graph, const std::vector<Segment>& all) {
+  const std::vector<std::vector<Segment>> parts = layer_pairs(all);
+  std::vector<Block> result;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const bool last = i + 1 == parts.size();
+    Block block{i == 0 ? "stem" : last ? "head" : "blocks." + std::to_string(i - 1), {}, kNoValue,
+                kNoValue};
+    for (const Segment& segment : parts[i]) append(block, segment);
+    block.input = i == 0 ? graph.inputs.at(0) : result.back().output;
+    result.push_back(std::move(block));
+  }
+  return result;
+}
+
 }  // namespace
 
 std::vector<Block> blocks(const Graph& graph) {
   const std::vector<Segment> all = segments(graph);
+  if (std::none_of(all.begin(), all.end(), [](const Segment& s) { return s.attention; }))
+    return convolution_blocks(graph, all);
   // The head begins after the last segment that closes a residual branch.
   size_t first = 0;
   while (first < all.size() && !all[first].attention) ++first;

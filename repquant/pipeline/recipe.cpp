@@ -26,7 +26,7 @@ const std::vector<std::string>& granularities() {
 
 // Keys of the recipe itself that --set takes without a dot.
 bool is_recipe_key(const std::string& key) {
-  return key == "scheme" || key == "head_bits" || key == "granularity";
+  return key == "scheme" || key == "head_bits" || key == "depthwise_bits" || key == "granularity";
 }
 
 // ---- one tree for both syntaxes -----------------------------------------------------------------
@@ -92,8 +92,8 @@ class Reader {
       : subject_(std::move(subject)), options_of_(options_of) {}
 
   void read(const toml::table& root, Recipe& recipe) {
-    allow(root,
-          {"version", "scheme", "head_bits", "granularity", "data", "pass", "layer", "budget"});
+    allow(root, {"version", "scheme", "head_bits", "depthwise_bits", "granularity", "data", "pass",
+                 "layer", "budget"});
     if (const toml::node* budget = root.get("budget")) {
       fail(*budget, "[budget]: mixed precision by budget is not supported yet",
            "set bits by [[layer]] rules");
@@ -105,6 +105,8 @@ class Reader {
     if (const toml::node* scheme = root.get("scheme")) {
       located(*scheme, [&] { recipe.scheme = parse_scheme(text(*scheme, "scheme")); });
     }
+    if (const toml::node* bits = root.get("depthwise_bits"))
+      recipe.depthwise_bits = static_cast<int>(integer(*bits, "depthwise_bits", 2, 8));
     if (const toml::node* bits = root.get("head_bits")) {
       recipe.head_bits = static_cast<int>(integer(*bits, "head_bits", 2, 8));
     }
@@ -242,7 +244,7 @@ class Reader {
       rule.activations = static_cast<int>(integer(*n, "activations", 2, 8));
     }
     if (const auto* n = table.get("format")) {
-      rule.format = choice(*n, "format", {"auto", "uniform", "log2", "log_sqrt2", "log"});
+      rule.format = choice(*n, "format", {"auto", "uniform", "log2", "log_sqrt2", "log", "float"});
     }
     if (const auto* n = table.get("levels"))
       rule.levels = choice(*n, "levels", {"strict", "compat"});

@@ -23,7 +23,9 @@ struct Pass {
 
 struct Recipe {
   Scheme scheme;
-  int head_bits = 0;                   // weights and input of the last linears; 0: of the scheme
+  // 0: of the scheme.
+  int head_bits = 0;                   // weights and input of the last linears and convolutions
+  int depthwise_bits = 0;              // weights of depthwise convolutions
   std::string granularity = "tensor";  // scales of q, k and v: one a tensor or one a "head"
   int64_t samples = 32;
   uint64_t seed = 0;
@@ -45,7 +47,7 @@ Recipe read_recipe(const std::filesystem::path& path, const OptionsOf& options_o
                    const Recipe& base = {});
 
 // "method.option=value" for every pass of that method, or "data.samples=N", "data.seed=N",
-// "scheme=w4a4", "head_bits=8", "granularity=head".
+// "scheme=w4a4", "head_bits=8", "depthwise_bits=8", "granularity=head".
 void apply_set(Recipe& recipe, const std::string& assignment, const OptionsOf& options_of);
 
 // Every option of every pass, in the order of the method's fields, and all checks of parse_recipe.

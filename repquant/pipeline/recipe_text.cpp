@@ -55,6 +55,7 @@ nlohmann::json to_json(const Recipe& recipe) {
                          {"pass", nlohmann::json::array()},
                          {"layer", nlohmann::json::array()}};
   if (recipe.head_bits != 0) json["head_bits"] = recipe.head_bits;
+  if (recipe.depthwise_bits != 0) json["depthwise_bits"] = recipe.depthwise_bits;
   if (recipe.granularity != "tensor") json["granularity"] = recipe.granularity;
   for (const Pass& pass : recipe.passes) {
     nlohmann::json row = {{"method", pass.method}};
@@ -79,6 +80,8 @@ std::string to_toml(const Recipe& recipe) {
   std::string text =
       fmt::format("version = 1\nscheme = {}\n", toml_string(to_string(recipe.scheme)));
   if (recipe.head_bits != 0) text += fmt::format("head_bits = {}\n", recipe.head_bits);
+  if (recipe.depthwise_bits != 0)
+    text += fmt::format("depthwise_bits = {}\n", recipe.depthwise_bits);
   if (recipe.granularity != "tensor")
     text += fmt::format("granularity = {}\n", toml_string(recipe.granularity));
   text += fmt::format("\n[data]\nsamples = {}\nseed = {}\n", recipe.samples, recipe.seed);

@@ -85,7 +85,7 @@ bool is_operand(const Workspace& ws, const Site& site) {
 
 void set_head_bits(const Workspace& ws, int bits, std::map<Site, SiteTarget>& targets) {
   bool found = false;
-  for (const NodeId id : head_linears(ws.graph)) {
+  for (const NodeId id : head_layers(ws.graph)) {
     for (const int input : {0, 1}) {
       const auto target = targets.find({id, input});
       if (target == targets.end()) continue;
@@ -94,8 +94,19 @@ void set_head_bits(const Workspace& ws, int bits, std::map<Site, SiteTarget>& ta
     }
   }
   if (found) return;
-  throw Error(ErrorCode::kInvalidArgument, "recipe: head_bits: no linear layer ends this model",
+  throw Error(ErrorCode::kInvalidArgument,
+              "recipe: head_bits: no linear layer or convolution ends this model",
               "name layers by [[layer]] rules");
+}
+
+// Weights of convolutions whose groups read one channel each: few, and an output sums few of them.
+void set_depthwise_bits(const Workspace& ws, int bits, std::map<Site, SiteTarget>& targets) {
+  for (auto& [site, target] : targets) {
+    const Node& node = ws.graph.node(site.node);
+    const bool depthwise = node.op == OpKind::kConv && node.attrs.integer("group", 1) > 1 &&
+                           ws.constant(site.node, 1).size(1) == 1;
+    if (depthwise && target.role == Role::kWeight) target.bits = bits;
+  }
 }
 
 // Every attention operand that `wanted` picks; true if there was one.
@@ -115,13 +126,32 @@ void apply_rule(const LayerRule& rule, SiteTarget& target) {
   const bool weight = target.role == Role::kWeight;
   const int bits = weight ? rule.weights : rule.activations;
   if (bits != 0) target.bits = bits;
-  if (!rule.format.empty() && !weight) target.format = rule.format;
+  if (rule.format == "float") target.format = "float";
+  else if (!rule.format.empty()) target.format = weight ? "auto" : rule.format;
   if (!rule.levels.empty()) target.compat = rule.levels == "compat";
+}
+
+// Layers with a site of format "float" leave the targets, weight and input.
+void keep_float(const Workspace& ws, std::map<Site, SiteTarget>& targets) {
+  std::set<NodeId> kept;
+  for (const auto& [site, target] : targets) {
+    if (target.format != "float") continue;
+    const Node& node = ws.graph.node(site.node);
+    if (node.op != OpKind::kLinear) {
+      throw Error(ErrorCode::kUnsupported,
+                  fmt::format("recipe: layer rule for \"{}\": format float: expected a linear "
+                              "layer, got {}",
+                              node.name, name_of(node.op)),
+                  "what is not linear can have 8 bits");
+    }
+    kept.insert(site.node);
+  }
+  std::erase_if(targets, [&](const auto& entry) { return kept.contains(entry.first.node); });
 }
 
 }  // namespace
 
-std::vector<NodeId> head_linears(const Graph& graph) {
+std::vector<NodeId> head_layers(const Graph& graph) {
   std::vector<NodeId> heads;
   std::vector<ValueId> pending = graph.outputs;
   std::set<NodeId> seen;
@@ -132,11 +162,9 @@ std::vector<NodeId> head_linears(const Graph& graph) {
     const NodeId id = graph.value(value).producer;
     if (id < 0 || !seen.insert(id).second) continue;
     const Node& node = graph.node(id);
-    if (node.op == OpKind::kLinear) heads.push_back(id);
-    if (node.op == OpKind::kLinear || node.op == OpKind::kConv ||
-        node.op == OpKind::kMultiHeadAttention) {
-      continue;
-    }
+    const bool layer = node.op == OpKind::kLinear || node.op == OpKind::kConv;
+    if (layer) heads.push_back(id);
+    if (layer || node.op == OpKind::kMultiHeadAttention) continue;
     pending.insert(pending.end(), node.inputs.begin(), node.inputs.end());
   }
   return heads;
@@ -162,6 +190,7 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recip
       targets[{id, input}] = {Role::kActivation, scheme.activation_bits, "auto", false};
     }
   }
+  if (recipe.depthwise_bits != 0) set_depthwise_bits(ws, recipe.depthwise_bits, targets);
   if (recipe.head_bits != 0) set_head_bits(ws, recipe.head_bits, targets);
   const auto all = [](const Site&) { return true; };
   if (recipe.granularity != "tensor" && !set_granularity(ws, recipe.granularity, all, targets)) {
@@ -193,6 +222,7 @@ std::map<Site, SiteTarget> make_targets(const Workspace& ws, const Recipe& recip
                             "matches none",
                             rule.match));
   }
+  keep_float(ws, targets);
   if (targets.empty() && ws.sink != nullptr) {
     ws.sink->warning("W003", "model", "no layer to quantize: everything stays in float",
                      "linear layers, convolutions and attention are quantized");

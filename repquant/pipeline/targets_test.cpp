@@ -4,7 +4,7 @@
 
 #include "repquant/evaluate/artifact_model.h"
 #include "repquant/evaluate/verify.h"
-#include "repquant/methods/testing.h"
+#include "repquant/methods/testing_cnn.h"
 #include "repquant/pipeline/passes.h"
 #include "repquant/pipeline/quantize.h"
 
@@ -58,7 +58,7 @@ TEST(Targets, HeadBitsChangeTheHeadAlone) {
 
 TEST(Targets, EveryLinearThatEndsTheModelIsAHead) {
   Workspace ws = workspace();
-  const NodeId head = head_linears(ws.graph).at(0);
+  const NodeId head = head_layers(ws.graph).at(0);
   Node twin = ws.graph.node(head);
   twin.name = "head_dist";
   Value value = ws.graph.value(twin.outputs[0]);
@@ -67,16 +67,55 @@ TEST(Targets, EveryLinearThatEndsTheModelIsAHead) {
   twin.outputs = {ws.graph.add_value(value)};
   ws.graph.outputs.push_back(twin.outputs[0]);
   ws.graph.add_node(twin);
-  EXPECT_EQ(head_linears(ws.graph).size(), 2u);
+  EXPECT_EQ(head_layers(ws.graph).size(), 2u);
 }
 
 TEST(Targets, HeadBitsWithoutAHeadAreRefused) {
   Workspace ws = workspace();
   for (const NodeId id : ws.graph.order()) {
-    if (ws.graph.node(id).op == OpKind::kConv) ws.graph.outputs = ws.graph.node(id).outputs;
+    if (ws.graph.node(id).op != OpKind::kMultiHeadAttention) continue;
+    ws.graph.outputs = ws.graph.node(id).outputs;
+    break;
   }
   Recipe recipe = w4a3();
   recipe.head_bits = 8;
+  EXPECT_THROW(make_targets(ws, recipe), Error);
+}
+
+TEST(Targets, AConvolutionThatEndsTheModelIsItsHead) {
+  Workspace ws = workspace();
+  NodeId conv = -1;
+  for (const NodeId id : ws.graph.order()) {
+    if (ws.graph.node(id).op == OpKind::kConv) conv = id;
+  }
+  ws.graph.outputs = ws.graph.node(conv).outputs;
+  EXPECT_EQ(head_layers(ws.graph), std::vector<NodeId>{conv});
+  Recipe recipe = w4a3();
+  recipe.head_bits = 6;
+  EXPECT_EQ(make_targets(ws, recipe).at({conv, 1}).bits, 6);
+}
+
+TEST(Targets, DepthwiseBitsChangeDepthwiseWeightsAlone) {
+  ThreadPool pool(1);
+  const Workspace ws = testing::tiny_cnn_workspace(pool, 4, 4);
+  Recipe recipe = w4a3();
+  recipe.depthwise_bits = 7;
+  const auto found = changed(ws, w4a3(), recipe);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found.at("depth:weight").bits, 7);
+}
+
+TEST(Targets, AFloatRuleLeavesTheLayerOut) {
+  const Workspace ws = workspace();
+  Recipe recipe = w4a3();
+  recipe.layers = {LayerRule{"blocks.0.mlp.fc1:input", 0, 0, "float", "", ""}};
+  const auto all = make_targets(ws, w4a3()), left = make_targets(ws, recipe);
+  EXPECT_EQ(all.size(), left.size() + 2);
+  for (const auto& [site, target] : left)
+    EXPECT_NE(ws.graph.node(site.node).name, "blocks.0.mlp.fc1");
+  recipe.layers.push_back(LayerRule{"blocks.0.mlp.fc1", 0, 0, "auto", "", ""});
+  EXPECT_EQ(make_targets(ws, recipe), all);  // the last rule has the last word
+  recipe.layers = {LayerRule{"blocks.0.attn.mha", 0, 0, "float", "", ""}};
   EXPECT_THROW(make_targets(ws, recipe), Error);
 }
 

@@ -11,8 +11,8 @@ namespace repquant::reconstruct {
 namespace {
 
 struct WeightVariable {
-  at::Tensor units;      // W / s, trained
-  at::Tensor log_scale;  // [N, 1...]
+  at::Tensor units;      // W / s as [N, K], trained
+  at::Tensor log_scale;  // [N, 1]
   QParams params;
   Shape shape;
 };
@@ -129,9 +129,12 @@ class Trainer {
     if (norm && ws_.has_constant(id, 1) && ws_.has_constant(id, 2)) {
       for (const int input : {1, 2}) add_other(Site{id, input}, options_.lr_norm);
     }
-    if (node.op == OpKind::kLinear && ws_.has_constant(id, 2))
+    const bool conv = node.op == OpKind::kConv;
+    if ((node.op == OpKind::kLinear || conv) && ws_.has_constant(id, 2))
       add_other(Site{id, 2}, options_.lr_bias);
     if (options_.weights) add_weight(id, latent);
+    // Ranges of images stay: clips before them are decided by where their codes end.
+    if (conv) return;
     for (const int input : {0, 1, 2, kProbabilities}) add_scale(Site{id, input});
   }
 
@@ -142,15 +145,18 @@ class Trainer {
 
   void add_weight(NodeId id, const std::map<NodeId, at::Tensor>& latent) {
     const Assignment* assignment = ws_.plan.find(Site{id, 1});
-    if (ws_.graph.node(id).op != OpKind::kLinear || assignment == nullptr) return;
-    const at::Tensor rounded = ws_.constant(id, 1);
+    const OpKind op = ws_.graph.node(id).op;
+    if ((op != OpKind::kLinear && op != OpKind::kConv) || assignment == nullptr) return;
+    const at::Tensor stored = ws_.constant(id, 1);
+    const at::Tensor rounded = stored.reshape({stored.size(0), -1});
     const at::Tensor scale = at::tensor(assignment->params.scale).reshape({-1, 1});
     const auto found = latent.find(id);
-    const at::Tensor start = found == latent.end() ? rounded : found->second;
+    const at::Tensor start =
+        found == latent.end() ? rounded : found->second.reshape(rounded.sizes());
     const at::Tensor cell = ((start - rounded) / scale).clamp(-0.49, 0.49);
     WeightVariable& weight = weights_[id];
     weight.params = assignment->params;
-    weight.shape = Shape(rounded.sizes().begin(), rounded.sizes().end());
+    weight.shape = Shape(stored.sizes().begin(), stored.sizes().end());
     weight.units = variable((rounded / scale).round() + cell);
     weight.log_scale = variable(scale.log());
     add(weight.units, options_.lr_weight);
@@ -192,7 +198,8 @@ class Trainer {
       const auto weight = weights_.find(site.node);
       if (weight != weights_.end()) {
         const auto [low, high] = limits(weight->second);
-        return RoundUnits::apply(weight->second.units, low, high) * weight->second.log_scale.exp();
+        const at::Tensor codes = RoundUnits::apply(weight->second.units, low, high);
+        return (codes * weight->second.log_scale.exp()).reshape(weight->second.shape);
       }
     }
     const auto other = others_.find(site);

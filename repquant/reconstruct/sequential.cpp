@@ -9,6 +9,7 @@
 #include "repquant/reconstruct/layer_error.h"
 #include "repquant/reconstruct/token_importance.h"
 #include "repquant/reconstruct/unit.h"
+#include "repquant/reparameterize/fold.h"
 
 namespace repquant::reconstruct {
 namespace {
@@ -81,6 +82,7 @@ void calibrate(Workspace& ws, const SequentialOptions& options) {
         ErrorCode::kInvalidArgument,
         fmt::format("{}: calibration data: expected at least one sample, got none", ws.pass));
   }
+  if (options.fold && !options.compat) reparameterize::split_norms(ws);
   const std::vector<observe::Block> blocks = observe::blocks(ws.graph);
   const SiteHook hook = quantize::plan_hook(ws.plan);
   observe::Chunks inputs = load_inputs(ws), targets;

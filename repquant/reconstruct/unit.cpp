@@ -14,6 +14,7 @@
 #include "repquant/reconstruct/layer_input.h"
 #include "repquant/reparameterize/fold.h"
 #include "repquant/reparameterize/rotate.h"
+#include "repquant/reparameterize/scaled_channels.h"
 
 namespace repquant::reconstruct {
 namespace {
@@ -113,6 +114,9 @@ observe::Chunks Unit::calibrate(bool last) {
       case OpKind::kRmsNorm:
         norm(id);
         break;
+      case OpKind::kMul:
+        product(id);
+        break;
       case OpKind::kLinear:
       case OpKind::kConv:
         layer(id);
@@ -151,7 +155,8 @@ void Unit::norm(NodeId id) {
   const auto site = reparameterize::norm_consumers(ws_, id, &reason);
   int bits = 8;
   if (!site || !same_targets(ws_, *site, &bits)) {
-    if (!site && ws_.sink != nullptr)
+    const bool split = reparameterize::twin_of(ws_.graph, id) >= 0;  // no layer reads it
+    if (!site && !split && ws_.sink != nullptr)
       ws_.sink->warning("W004", ws_.graph.node(id).name, "not folded: " + reason,
                         "its readers share one range for all channels: low bits lose accuracy");
     return;
@@ -197,6 +202,12 @@ void Unit::norm(NodeId id) {
   for (const NodeId linear : site->linears) set({linear, 0}, Role::kActivation, folded);
 }
 
+void Unit::product(NodeId id) {
+  if (!options_.fold || options_.compat) return;
+  if (const auto site = reparameterize::scaled_channels(ws_, id))
+    reparameterize::equalise_channels(ws_, *site, reparameterize::channel_sizes(ws_, walk_, *site));
+}
+
 // ---- linears and convolutions -------------------------------------------------------------------
 
 void Unit::layer(NodeId id) {
@@ -222,7 +233,7 @@ QParams Unit::input_range(const Site& site, const SiteTarget& target) {
     return quantize::min_max_range(walk_, site, spec);  // pixels have a range, not tails
   const double shift = shift_behind(site.node);
   const bool log = target.format == "log" || (target.format == "auto" && options_.log_gelu);
-  if (log && shift > 0) return shifted_log_range(site, target, shift);
+  if (log && shift > 0 && node.op == OpKind::kLinear) return shifted_log_range(site, target, shift);
   return below_bounds(ws_, site, uniform_range(site, spec));
 }
 

@@ -23,6 +23,7 @@ class Unit {
 
  private:
   void norm(NodeId id);
+  void product(NodeId id);
   void layer(NodeId id);
   void attention(NodeId id);
   void activation(NodeId id);

@@ -8,6 +8,8 @@
 namespace repquant::reparameterize {
 namespace {
 
+constexpr const char* kTwin = ".folded";  // behind the norm's name
+
 at::Tensor as_double(const std::vector<float>& values) {
   return at::tensor(std::vector<double>(values.begin(), values.end()), at::kDouble);
 }
@@ -15,6 +17,12 @@ at::Tensor as_double(const std::vector<float>& values) {
 double mean_scale(const QParams& channels) {
   const double sum = std::accumulate(channels.scale.begin(), channels.scale.end(), 0.0);
   return static_cast<float>(sum / static_cast<double>(channels.scale.size()));
+}
+
+bool reads_as_linear(const Workspace& ws, NodeId reader, ValueId value) {
+  const Node& node = ws.graph.node(reader);
+  return node.op == OpKind::kLinear && node.inputs.at(0) == value && ws.has_constant(reader, 1) &&
+         ws.has_constant(reader, 2);
 }
 
 #ifdef REPQUANT_DEBUG_CHECKS
@@ -56,9 +64,7 @@ std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, st
   if (ws.graph.is_output(out)) return refuse("norm output is a graph output");
   for (const NodeId reader : ws.graph.consumers(out)) {
     const Node& consumer = ws.graph.node(reader);
-    const bool linear = consumer.op == OpKind::kLinear && consumer.inputs.at(0) == out &&
-                        ws.has_constant(reader, 1) && ws.has_constant(reader, 2);
-    if (!linear) {
+    if (!reads_as_linear(ws, reader, out)) {
       return refuse(fmt::format("reader \"{}\" ({}) cannot be rewritten", consumer.name,
                                 name_of(consumer.op)));
     }
@@ -66,6 +72,44 @@ std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, st
   }
   if (site.linears.empty()) return refuse("norm output is not read");
   return site;
+}
+
+NodeId twin_of(const Graph& graph, NodeId norm) {
+  const Node& node = graph.node(norm);
+  for (const NodeId id : graph.consumers(node.inputs.at(0))) {
+    if (graph.node(id).op == node.op && graph.node(id).name == node.name + kTwin) return id;
+  }
+  return -1;
+}
+
+int split_norms(Workspace& ws) {
+  int count = 0;
+  const std::vector<NodeId> order = ws.graph.order();
+  for (const NodeId id : order) {
+    const OpKind op = ws.graph.node(id).op;
+    if (op != OpKind::kLayerNorm && op != OpKind::kRmsNorm) continue;
+    if (!ws.has_constant(id, 1) || !ws.has_constant(id, 2)) continue;
+    const ValueId out = ws.graph.node(id).outputs.at(0);
+    std::vector<NodeId> linears;
+    bool others = ws.graph.is_output(out);
+    for (const NodeId reader : ws.graph.consumers(out)) {
+      if (reads_as_linear(ws, reader, out) && ws.target({reader, 0}) != nullptr)
+        linears.push_back(reader);
+      else others = true;
+    }
+    if (linears.empty() || !others) continue;
+    Node twin = ws.graph.node(id);
+    twin.name += kTwin;
+    Value value = ws.graph.value(out);
+    value.name += kTwin;
+    value.producer = -1;
+    twin.outputs = {ws.graph.add_value(value)};
+    const ValueId folded = twin.outputs[0];
+    ws.graph.add_node(std::move(twin), id);
+    for (const NodeId linear : linears) ws.graph.node(linear).inputs[0] = folded;
+    ++count;
+  }
+  return count;
 }
 
 QParams guard_channels(QParams channels) {

@@ -19,6 +19,11 @@ struct NormConsumers {
 // reader cannot be rewritten (`reason` says which): a fold must reach every consumer.
 std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, std::string* reason);
 
+// A norm that quantized linears and others read gets a twin in front of it for the linears: a fold
+// then reaches all of the twin's readers. What the norm puts out stays. Returns how many were split.
+int split_norms(Workspace& ws);
+NodeId twin_of(const Graph& graph, NodeId norm);  // -1: it was not split
+
 // Makes channels whose scale is below 1e-3 of the mean wider, about their midpoint. Throws
 // kInvalidArgument when a scale is above 1e3 of the mean.
 QParams guard_channels(QParams channels);

@@ -57,6 +57,26 @@ struct Parts : GraphBuilder {
   RecogniseReport report;
 };
 
+// ---- hard swish ----
+
+TEST(Recognise, HardSwishHoweverItIsWritten) {
+  for (const bool divided : {true, false}) {
+    Parts g;
+    const ValueId x = g.input("x", {dim("batch"), dim(4), dim(3)});
+    const ValueId clipped =
+        g.node(kClip, {g.node(kAdd, {x, g.number(3)}), g.number(0), g.number(6)});
+    const ValueId sixfold = g.node(kMul, {x, clipped});
+    const ValueId y = divided ? g.node(kDiv, {sixfold, g.number(6)})
+                              : g.node(kMul, {g.number(1.0F / 6), sixfold});
+    EXPECT_THAT(g.recognised(y), ElementsAre(kHardSwish)) << divided;
+  }
+  Parts g;  // another slope is another function
+  const ValueId x = g.input("x", {dim("batch"), dim(4), dim(3)});
+  const ValueId clipped = g.node(kClip, {g.node(kAdd, {x, g.number(2)}), g.number(0), g.number(6)});
+  EXPECT_THAT(g.recognised(g.node(kDiv, {g.node(kMul, {x, clipped}), g.number(6)})),
+              ElementsAre(kAdd, kClip, kMul, kDiv));
+}
+
 // ---- linear -----------------------------------------------------------------------------------------
 
 TEST(RecogniseLinear, MatMulAndBiasInEitherOrder) {

@@ -22,6 +22,7 @@ bool is_element_wise(OpKind op) {
     case OpKind::kNeg:
     case OpKind::kErf:
     case OpKind::kTanh:
+    case OpKind::kClip:
     case OpKind::kSigmoid:
     case OpKind::kExp:
     case OpKind::kReciprocal:

@@ -34,6 +34,8 @@ UnaryFunction unary_function(OpKind op) {
     case OpKind::kSin: return [](double x) { return std::sin(x); };
     case OpKind::kRelu: return [](double x) { return x < 0 ? 0.0 : x; };
     case OpKind::kSilu: return [](double x) { return x * sigmoid(x); };
+    case OpKind::kHardSwish:
+      return [](double x) { return x * std::clamp(x / 6 + 0.5, 0.0, 1.0); };
     case OpKind::kSoftplus: return [](double x) { return std::log1p(std::exp(x)); };
     default: return nullptr;
   }
