@@ -124,8 +124,8 @@ TEST(Repquant, BlocksOfConvolutionsTrain) {
   const OptionValues fast{{"tier", std::string("none")}, {"ranges", std::string("mse")},
                           {"gptq", std::string("on")}};
   OptionValues blocks = fast;
-  blocks["blocks"] = std::string("on");
-  blocks["steps"] = int64_t{60};
+  blocks.push_back({"blocks", std::string("on")});
+  blocks.push_back({"steps", int64_t{60}});
   run_method(rounded, "repquant", fast);
   run_method(trained, "repquant", blocks);
   std::map<std::string, double> before, after;

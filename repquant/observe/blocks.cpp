@@ -92,7 +92,7 @@ std::vector<std::vector<Segment>> layer_pairs(const std::vector<Segment>& all) {
   int layers = 0, most = 1;
   for (size_t i = 0; i < all.size(); ++i) {
     const bool last = i + 1 == head && i > 0;
-    if (all[i].layers > 0 && (layers >= most || (last && layers > 0))) {
+    if (all[i].layers > 0 && layers > 0 && (last || layers + all[i].layers > most)) {
       result.emplace_back();
       layers = 0;
       most = 2;

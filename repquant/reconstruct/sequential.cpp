@@ -101,8 +101,9 @@ void calibrate(Workspace& ws, const SequentialOptions& options) {
     Unit unit(ws, options, block, inputs);
     observe::Chunks next = unit.calibrate(last);
     if (!unit.tables().empty()) try_tables(ws, block, inputs, targets, unit.tables(), next);
-    // A head reads few tokens: training it on them overfits.
-    const bool trains = options.blocks && !last && !unit.latent().empty();
+    // A head reads few tokens: training it on them overfits. What reads several inputs is rounded.
+    const bool alone = block.input != ws.graph.inputs[0] || ws.graph.inputs.size() == 1;
+    const bool trains = options.blocks && !last && alone && !unit.latent().empty();
     if (trains) {
       train(ws, options, std::span(blocks).subspan(i), inputs, targets, unit);
       next = observe::run_block(ws, ws.weights, block, inputs, hook);

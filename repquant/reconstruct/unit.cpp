@@ -204,7 +204,9 @@ void Unit::norm(NodeId id) {
 
 void Unit::product(NodeId id) {
   if (!options_.fold || options_.compat) return;
-  if (const auto site = reparameterize::scaled_channels(ws_, id))
+  const auto site = reparameterize::scaled_channels(ws_, id);
+  // In front of depthwise convolutions it lost answers of a text recogniser.
+  if (site && !site->image)
     reparameterize::equalise_channels(ws_, *site, reparameterize::channel_sizes(ws_, walk_, *site));
 }
 

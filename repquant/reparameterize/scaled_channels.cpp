@@ -5,6 +5,8 @@
 namespace repquant::reparameterize {
 namespace {
 
+constexpr double kMost = 16;  // factor of a channel that shares rows of W with others
+
 // The input that is a constant beside data.
 std::optional<Site> constant_operand(const Workspace& ws, NodeId id) {
   const Node& node = ws.graph.node(id);
@@ -24,7 +26,7 @@ int64_t channels_read(const Workspace& ws, NodeId id, ValueId value, ScaledChann
   if (ws.target({id, 0}) == nullptr || !ws.has_constant(id, 1)) return 0;
   const at::Tensor& w = ws.constant(id, 1);
   const int64_t groups = conv ? node.attrs.integer("group", 1) : 1;
-  if (groups == 1) {
+  if (!conv) {
     site.depthwise = false;
     return w.size(1);
   }
@@ -96,18 +98,18 @@ at::Tensor channel_sizes(const Workspace& ws, observe::BlockWalk& walk,
 }
 
 void equalise_channels(Workspace& ws, const ScaledChannels& site, const at::Tensor& sizes) {
-  at::Tensor factors = sizes;
+  at::Tensor factors = sizes.clamp_min(1e-3 * sizes.max().item<double>()).clamp_min(1e-30);
   if (!site.depthwise) {
     at::Tensor share = at::zeros_like(sizes);
     for (const NodeId layer : site.layers) {
       const at::Tensor& w = ws.constant(layer, 1);
-      if (w.size(1) != site.channels) continue;
       const at::Tensor rows = w.abs().to(at::kDouble).reshape({w.size(0), w.size(1), -1});
       share = at::maximum(share, (rows / rows.amax({1, 2}, true).clamp_min(1e-300)).amax({0, 2}));
     }
-    factors = at::sqrt(sizes / share.clamp_min(1e-6));
+    factors = at::sqrt(factors / share.clamp_min(1e-2));
   }
-  factors = (factors / factors.mean().clamp_min(1e-300)).clamp_min(1e-3);
+  factors = factors / factors.log().mean().exp();
+  if (!site.depthwise) factors = factors.clamp(1 / kMost, kMost);
   for (const Site& at : site.constants) {
     const std::vector<int64_t> shape = channel_shape(ws, site);
     const at::Tensor now = ws.constant(at.node, at.input).to(at::kDouble).reshape({-1});
@@ -116,7 +118,7 @@ void equalise_channels(Workspace& ws, const ScaledChannels& site, const at::Tens
   for (const NodeId layer : site.layers) {
     const at::Tensor w = ws.constant(layer, 1).to(at::kDouble);
     std::vector<int64_t> shape(static_cast<size_t>(w.dim()), 1);
-    shape[w.size(1) == site.channels ? 1 : 0] = site.channels;
+    shape[site.depthwise ? 0 : 1] = site.channels;
     ws.set_constant(layer, 1, (w * factors.reshape(shape)).to(at::kFloat).contiguous());
   }
 }

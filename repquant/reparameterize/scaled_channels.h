@@ -11,10 +11,12 @@ namespace repquant::reparameterize {
 
 struct ScaledChannels {
   std::vector<Site> constants;  // of the product and, where one follows, of the sum
-  std::vector<NodeId> layers;   // every reader: linears, or convolutions of one group or depthwise
+  // Every reader: linears, or depthwise convolutions. For convolutions that mix channels the factors
+  // cost more in weights than they gave.
+  std::vector<NodeId> layers;
   int64_t channels = 0;
   bool image = false;      // channels on axis 1, else the last
-  bool depthwise = false;  // all readers are
+  bool depthwise = false;  // each row of W reads one channel
 };
 
 // With the product `mul`; nullopt where what reads it is anything but layers with quantized inputs.
@@ -23,9 +25,9 @@ std::optional<ScaledChannels> scaled_channels(const Workspace& ws, NodeId mul);
 // Largest magnitude a channel of what the layers read; `mul` is the next node of the walk.
 at::Tensor channel_sizes(const Workspace& ws, observe::BlockWalk& walk, const ScaledChannels& site);
 
-// constants / f, W diag(f) for factors that bring channels to one magnitude: all the way where each
-// row of W reads one channel, else half the way between them and the columns of W. Factors below
-// 1e-3 of the mean are that. Edits ws.weights; what the layers put out stays.
+// constants / f, W diag(f) for factors that bring channels to one magnitude, as far as 1e-3 of the
+// largest: all the way where each row of W reads one channel, else half the way between them and
+// the columns of W, by 16 at most. Edits ws.weights; what the layers put out stays.
 void equalise_channels(Workspace& ws, const ScaledChannels& site, const at::Tensor& sizes);
 
 }  // namespace repquant::reparameterize

@@ -28,13 +28,13 @@ struct Network : graph_testing::GraphBuilder {
     const ValueId scaled = node(OpKind::kMul, {constant("a", one), x}, {}, "mul");
     const ValueId shifted = node(OpKind::kAdd, {scaled, constant("b", one)}, {}, "add");
     const int64_t groups = depthwise ? 6 : 1;
-    graph.outputs = {
-        node(OpKind::kConv, {shifted, constant("w", {6, 6 / groups, 3, 3}), constant("c", {6})},
-             attributes({{"kernel_shape", std::vector<int64_t>{3, 3}},
-                         {"pads", std::vector<int64_t>{1, 1, 1, 1}},
-                         {"strides", std::vector<int64_t>{1, 1}},
-                         {"group", groups}}),
-             "conv")};
+    graph.outputs = {node(OpKind::kConv,
+                          {shifted, constant("w", {6, 6 / groups, 3, 3}), constant("c", {6})},
+                          attributes({{"kernel_shape", std::vector<int64_t>{3, 3}},
+                                      {"pads", std::vector<int64_t>{1, 1, 1, 1}},
+                                      {"strides", std::vector<int64_t>{1, 1}},
+                                      {"group", groups}}),
+                          "conv")};
     if (second_reader) graph.outputs.push_back(node(OpKind::kRelu, {shifted}, {}, "relu"));
     infer_shapes(graph);
     ws = make_workspace(std::move(graph));
@@ -48,14 +48,14 @@ struct Network : graph_testing::GraphBuilder {
   }
 };
 
-// Channels 1 to 1000 in size: what the layer puts out stays, what it reads comes together.
+// Channels 1 to 30 in size: what the layer puts out stays, what it reads comes together.
 TEST(ScaledChannels, LayersPutOutWhatTheyDid) {
   at::set_num_threads(1);
-  for (const int variant : {0, 1, 2, 3}) {
-    Network net((variant & 1) != 0, (variant & 2) != 0);
+  for (const int variant : {1, 3}) {
+    Network net(true, (variant & 2) != 0);
     ThreadPool pool(1);
     net.ws.pool = &pool;
-    const at::Tensor spread = at::logspace(0, 3, 6).reshape({1, 6, 1, 1});
+    const at::Tensor spread = at::logspace(0, 1.5, 6).reshape({1, 6, 1, 1});
     const at::Tensor x = at::randn({8, 6, 5, 5}) * spread;
     const auto site = scaled_channels(net.ws, net.mul);
     ASSERT_TRUE(site.has_value()) << variant;
@@ -79,8 +79,8 @@ TEST(ScaledChannels, LayersPutOutWhatTheyDid) {
     equalise_channels(net.ws, *site, found);
     const at::Tensor after = outputs(seen);
     const double even = (sizes().max() / sizes().min()).item<double>();
-    // One row a channel: to rounding; else to the square root and what the columns differ.
-    EXPECT_LT(even, site->depthwise ? 1.001 : uneven / 4) << variant;
+    EXPECT_GT(uneven, 2) << variant;
+    EXPECT_LT(even, 1.001) << variant;
     // Constants and weights are rounded once more: 54 products of magnitudes summed below.
     const at::Tensor bound = after.abs().max() * 54 * std::exp2(-22);
     EXPECT_LE((after - before).abs().max().item<double>(), bound.item<double>()) << variant;
@@ -88,7 +88,9 @@ TEST(ScaledChannels, LayersPutOutWhatTheyDid) {
   }
 }
 
-TEST(ScaledChannels, EveryReaderHasToBeAQuantizedLayer) {
+TEST(ScaledChannels, EveryReaderHasToBeAQuantizedLayerOfItsChannels) {
+  Network mixes(false, true);
+  EXPECT_FALSE(scaled_channels(mixes.ws, mixes.mul).has_value());
   Network read_twice(true, true, true);
   EXPECT_FALSE(scaled_channels(read_twice.ws, read_twice.mul).has_value());
   Network in_float(true, true);
