@@ -85,26 +85,37 @@ template <int N> REPQUANT_INLINE512 Pack<N> with_sign(Pack<N> y, Pack<N> x) {
   return y;
 }
 
+// Holds a step of several chains together: the compiler would write one chain behind the other,
+// and their latencies would add up.
+template <int N> REPQUANT_INLINE512 Pack<N> in_step(Pack<N> x) {
+  REPQUANT_EACH asm("" : "+v"(x.v[i]));
+  return x;
+}
+
 // p x + c with two roundings.
 template <int N> REPQUANT_INLINE512 Pack<N> horner(Pack<N> p, Pack<N> x, float c) {
-  return add(mul(p, x), constant<N>(c));
+  return in_step(add(in_step(mul(p, x)), constant<N>(c)));
 }
 
 // exp_f32; its two scalings by powers of two, of which the first is exact, are one that rounds
-// once.
-template <int N> REPQUANT_INLINE512 Pack<N> exp(Pack<N> x) {
+// once. kNotPositive: x <= 0 or NaN, which needs no upper bound.
+template <bool kNotPositive = false, int N> REPQUANT_INLINE512 Pack<N> exp(Pack<N> x) {
   const Pack<N> magic = constant<N>(12582912.0f);
-  const Pack<N> safe = smaller(larger(x, constant<N>(-104.0f)), constant<N>(89.0f));
-  const Pack<N> n = sub(add(mul(safe, constant<N>(1.44269504f)), magic), magic);
-  const Pack<N> r =
-      sub(sub(safe, mul(n, constant<N>(0.693359375f))), mul(n, constant<N>(-2.12194440e-4f)));
+  Pack<N> safe = larger(x, constant<N>(-104.0f));
+  if (!kNotPositive) safe = smaller(safe, constant<N>(89.0f));
+  safe = in_step(safe);
+  const Pack<N> shifted = in_step(add(in_step(mul(safe, constant<N>(1.44269504f))), magic));
+  const Pack<N> n = in_step(sub(shifted, magic));
+  const Pack<N> high = in_step(sub(safe, in_step(mul(n, constant<N>(0.693359375f)))));
+  const Pack<N> r = in_step(sub(high, in_step(mul(n, constant<N>(-2.12194440e-4f)))));
   Pack<N> p = constant<N>(0x1.6db592p-10f);
   p = horner(p, r, 0x1.123c5ap-7f);
   p = horner(p, r, 0x1.55545cp-5f);
   p = horner(p, r, 0x1.55548ep-3f);
   p = horner(p, r, 0.5f);
-  const Pack<N> e = add(add(mul(p, mul(r, r)), r), constant<N>(1.0f));
-  return keep_nan(scaled(e, n), x);
+  const Pack<N> curved = in_step(mul(p, in_step(mul(r, r))));
+  const Pack<N> e = in_step(add(in_step(add(curved, r)), constant<N>(1.0f)));
+  return keep_nan(in_step(scaled(e, n)), x);
 }
 
 // combine_lanes

@@ -249,15 +249,15 @@ REPQUANT_ALONE float exponentials(float* x, int64_t live, int64_t padded, float 
   __m512 lanes = _mm512_setzero_ps();
   int64_t t = 0;
   for (; t + 16 * kSide <= live; t += 16 * kSide) {
-    const auto e =
-        float512::exp(float512::sub(float512::load<kSide>(x + t), float512::constant<kSide>(most)));
+    const auto e = float512::exp<true>(
+        float512::sub(float512::load<kSide>(x + t), float512::constant<kSide>(most)));
     float512::store(x + t, e);
 #pragma GCC unroll 4
     for (int i = 0; i < kSide; ++i) lanes = _mm512_add_ps(lanes, e.v[i]);
   }
   for (; t < padded; t += 16) {
     const auto e =
-        float512::exp(float512::sub(float512::load<1>(x + t), float512::constant<1>(most)));
+        float512::exp<true>(float512::sub(float512::load<1>(x + t), float512::constant<1>(most)));
     const __m512 kept = _mm512_maskz_mov_ps(float512::first_lanes(live - t), e.v[0]);
     _mm512_storeu_ps(x + t, kept);
     lanes = _mm512_add_ps(lanes, kept);
@@ -310,15 +310,11 @@ struct QuotientCoder {
   REPQUANT_INLINE512 __m512i operator()(__m512 e) const { return coder(_mm512_div_ps(e, divisor)); }
 };
 
-// One row of scores to bytes of levels; returns the divisor of the row.
+// One row of exponentials and their sum to bytes of levels; returns the divisor of the row.
 REPQUANT_AVX512VNNI int64_t encode(const AttentionI8Args& args, const WideSizes& sizes, float* x,
-                                   uint8_t* const (&planes)[kPlanes], bool two_bytes,
+                                   float sum, uint8_t* const (&planes)[kPlanes], bool two_bytes,
                                    RowLogCoder& row_coder) {
-  const int64_t keys = args.shape.key_rows;
   const AttentionLevels& levels = *args.levels;
-  const float most = largest(x, keys);
-  const bool empty = most == -std::numeric_limits<float>::infinity();
-  const float sum = exponentials(x, empty ? 0 : keys, sizes.keys, most);
   if (args.codes_kind == ProbabilityCodes::kRow) {
     const vnni512::Codes codes(0, 0, 255);
     __m512i total = _mm512_setzero_si512();
@@ -350,6 +346,26 @@ REPQUANT_AVX512VNNI int64_t encode(const AttentionI8Args& args, const WideSizes&
   two_bytes || levels.parity ? encode_log<true>(args, sizes, x, coder, planes, two_bytes)
                              : encode_log<false>(args, sizes, x, coder, planes, two_bytes);
   return 1;
+}
+
+// Scores to bytes of levels. Stage by stage over the rows: the end of one row, a chain of dependent
+// operations, hides behind the others.
+REPQUANT_AVX512VNNI void encode_rows(const AttentionI8Args& args, const WideSizes& sizes,
+                                     const WideScratch& scratch, int64_t rows, bool two_bytes,
+                                     RowLogCoder& row_coder, int64_t* divisors) {
+  const int64_t keys = args.shape.key_rows;
+  float most[kRows], sums[kRows];
+  for (int64_t r = 0; r < rows; ++r) most[r] = largest(scratch.x + r * sizes.keys, keys);
+  for (int64_t r = 0; r < rows; ++r) {
+    const bool empty = most[r] == -std::numeric_limits<float>::infinity();
+    sums[r] = exponentials(scratch.x + r * sizes.keys, empty ? 0 : keys, sizes.keys, most[r]);
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    uint8_t* levels[kPlanes];
+    for (int i = 0; i < kPlanes; ++i) levels[i] = scratch.p[i] + r * sizes.steps;
+    divisors[r] =
+        encode(args, sizes, scratch.x + r * sizes.keys, sums[r], levels, two_bytes, row_coder);
+  }
 }
 
 REPQUANT_AVX512VNNI void multiply_plane(const WideSizes& sizes, const WideScratch& scratch,
@@ -461,14 +477,10 @@ REPQUANT_AVX512VNNI void run_wide(const AttentionI8Args& args) noexcept {
   for (int64_t done = 0; done < args.rows; done += kRows) {
     const int64_t row = args.first_row + done, rows = std::min(kRows, args.rows - done);
     score_rows(args, sizes, scratch, row, rows);
+    for (int64_t r = 0; r < rows && (args.bias != nullptr || args.mask != nullptr); ++r)
+      add_terms512(args, row + r, scratch.x + r * sizes.keys);
     int64_t divisor[kRows] = {};
-    for (int64_t r = 0; r < rows; ++r) {
-      uint8_t* levels[kPlanes];
-      for (int i = 0; i < kPlanes; ++i) levels[i] = scratch.p[i] + r * sizes.steps;
-      float* x = scratch.x + r * sizes.keys;
-      if (args.bias != nullptr || args.mask != nullptr) add_terms512(args, row + r, x);
-      divisor[r] = encode(args, sizes, x, levels, two_bytes, row_coder);
-    }
+    encode_rows(args, sizes, scratch, rows, two_bytes, row_coder, divisor);
     for (int plane = 0; plane < planes; ++plane) {
       if (plane % 2 == 1 && !two_bytes) continue;
       multiply_plane(sizes, scratch, plane);
