@@ -389,8 +389,7 @@ Run declare_bench(CLI::App& app) {
   app.add_option("artifact", options->artifact, "Artifact, or kernels: rows of the kernel families")
       ->required();
   app.add_option("--against", options->against,
-                 "Of onnxruntime (fp32 and int8), float, artifact:PATH, isa:NAME, threads:N; "
-                 "commas between")
+                 "Of onnxruntime, float, artifact:PATH, isa:NAME, threads:N; commas between")
       ->delimiter(',')
       ->allow_extra_args(false);
   app.add_option("--float", options->float_model,
