@@ -50,8 +50,10 @@ void Product::pack(const Plan& plan, const Step& step) {
          fmt::format("weights of shape [{}, {}]", shape.n, shape.k),
          to_string(tensor.logical_shape));
   const std::vector<int8_t> codes = unpack_weights(tensor);
-  const int32_t top = (1 << input_buffer(plan, step, 0).bits) - 1;
-  args_.pair_bound = pair_bound(shape, codes.data(), top);
+  if (wide_.isa == Isa::kAvx2) {  // the row that asks for it
+    const int32_t top = (1 << input_buffer(plan, step, 0).bits) - 1;
+    args_.pair_bound = pair_bound(shape, codes.data(), top);
+  }
   if (tensor.bits <= 4) {
     bits_ = std::max(tensor.bits, 2);
     for (const GemmI4Kernel* row : gemm_i4_kernels())
