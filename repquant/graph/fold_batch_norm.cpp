@@ -154,6 +154,7 @@ bool fold_into_producer(Graph& graph, NodeId norm, const Affine& affine, size_t 
       put_constant(graph, producer, node.inputs[2], stem + ".bias", std::move(new_bias));
   if (node.op == OpKind::kGemm) node.attrs.set("beta", 1.0f);
   graph.remove_node(norm);
+  if (graph.is_output(output)) std::swap(graph.value(output).name, graph.value(input).name);
   graph.replace_uses(output, input);
   return true;
 }

@@ -172,6 +172,21 @@ TEST(FoldBatchNorm, RefusesWhatContradicts) {
   EXPECT_THROW(fold(2, -1), Error);
 }
 
+TEST(FoldAffine, OutputsKeepTheirNames) {
+  Random random;
+  GraphBuilder g;
+  const ValueId x = g.input("x", {dim(2), dim(4), dim(5), dim(5)});
+  const ValueId conv = g.node(OpKind::kConv, {x, g.floats("w", {6, 4, 1, 1}, random.floats(24))},
+                              attributes({{"kernel_shape", std::vector<int64_t>{1, 1}}}));
+  const ValueId y = g.node(OpKind::kMul, {conv, g.floats("a", {}, {2})});
+  g.graph.outputs = {y};
+  infer_shapes(g.graph);
+  g.graph.value(y).name = "score";
+  EXPECT_EQ(fold_affine(g.graph), 1);
+  g.graph.verify();
+  EXPECT_EQ(g.graph.value(g.graph.outputs[0]).name, "score");
+}
+
 // y = a x + b with one number or one a channel; a sum over positions stays.
 TEST(FoldAffine, ProductsAndSumsBehindAConvolutionGoIntoIt) {
   for (const bool by_channel : {false, true}) {

@@ -77,6 +77,25 @@ TEST(Recognise, HardSwishHoweverItIsWritten) {
               ElementsAre(kAdd, kClip, kMul, kDiv));
 }
 
+TEST(Recognise, HardSwishKeepsTheClipsAroundIt) {
+  const auto hard_swish = [](Parts& g, ValueId x, bool twice) {
+    ValueId clipped = g.node(kAdd, {x, g.number(3)});
+    if (twice) clipped = g.node(kClip, {clipped, g.number(-1), g.number(7)});
+    clipped = g.node(kClip, {clipped, g.number(0), g.number(6)});
+    return g.node(kDiv, {g.node(kMul, {x, clipped}), g.number(6)});
+  };
+  {  // bounds beyond every number that recognition tries
+    Parts g;
+    const ValueId x = g.input("x", {dim("batch"), dim(4), dim(3)});
+    const ValueId held = g.node(kClip, {x, g.number(-20), g.number(20)});
+    const ValueId y = g.node(kClip, {hard_swish(g, held, false), g.number(-20), g.number(20)});
+    EXPECT_THAT(g.recognised(y), ElementsAre(kClip, kHardSwish, kClip));
+  }
+  Parts g;  // one function with two clips
+  const ValueId x = g.input("x", {dim("batch"), dim(4), dim(3)});
+  EXPECT_THAT(g.recognised(hard_swish(g, x, true)), ElementsAre(kHardSwish));
+}
+
 // ---- linear -----------------------------------------------------------------------------------------
 
 TEST(RecogniseLinear, MatMulAndBiasInEitherOrder) {

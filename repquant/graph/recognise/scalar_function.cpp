@@ -77,6 +77,20 @@ std::optional<std::vector<NodeId>> function_part(const Matcher& m, ValueId x, Va
   return reads_x && has_anchor ? nodes : std::nullopt;
 }
 
+// A clip that leaves the whole grid as it is says nothing of what lies beyond.
+bool clips_at_both_ends(const Graph& graph, std::span<const NodeId> nodes,
+                        const reference::Bindings& bindings) {
+  return std::all_of(nodes.begin(), nodes.end(), [&](NodeId id) {
+    const Node& node = graph.node(id);
+    if (node.op != OpKind::kClip) return true;
+    const Tensor &in = bindings.at(node.inputs[0]), &out = bindings.at(node.outputs[0]);
+    if (in.dtype() != DType::kF32 || out.dtype() != DType::kF32) return false;
+    const auto [low, high] = std::ranges::minmax(in.as<float>());
+    const auto [least, most] = std::ranges::minmax(out.as<float>());
+    return low < least && most < high;
+  });
+}
+
 struct Best {
   double difference = INFINITY;
   std::string pattern;
@@ -91,6 +105,7 @@ bool try_part(Matcher& m, ValueId x, ValueId y, NodeId anchor,
   reference::Bindings bindings;
   bindings[x] = grid;
   if (!reference::evaluate(m.graph(), *nodes, bindings)) return false;
+  if (!clips_at_both_ends(m.graph(), *nodes, bindings)) return false;
   const Tensor* input = &grid;
   for (const ScalarTarget& target : targets) {
     const auto wanted =
@@ -114,7 +129,8 @@ bool try_part(Matcher& m, ValueId x, ValueId y, NodeId anchor,
 void recognise_scalar_functions(Matcher& m, OpKind anchor_op,
                                 std::span<const ScalarTarget> targets) {
   for (const NodeId anchor : std::vector<NodeId>(m.graph().order())) {
-    if (m.graph().node(anchor).op != anchor_op) continue;
+    // A function found before may have held this node, too.
+    if (!m.graph().alive(anchor) || m.graph().node(anchor).op != anchor_op) continue;
     std::vector<ValueId> before, behind;
     collect_before(m, m.graph().node(anchor).inputs[0], kBefore, before);
     collect_behind(m, m.graph().node(anchor).outputs[0], kBehind, behind);
