@@ -12,8 +12,15 @@ struct Segment {
   ValueId output = kNoValue;
   bool attention = false;
   int layers = 0;         // convolutions and linears
+  bool foldable = false;  // a norm, or a product with a constant
   bool residual = false;  // some value is read twice inside
 };
+
+bool is_foldable(const Graph& graph, const Node& node) {
+  const auto constant = [&](ValueId id) { return id != kNoValue && graph.is_constant(id); };
+  return node.op == OpKind::kLayerNorm || node.op == OpKind::kRmsNorm ||
+         (node.op == OpKind::kMul && std::any_of(node.inputs.begin(), node.inputs.end(), constant));
+}
 
 // Nodes that depend on graph inputs; others (constant chains) never carry data over a cut.
 std::set<ValueId> data_values(const Graph& graph) {
@@ -44,6 +51,7 @@ std::vector<Segment> segments(const Graph& graph) {
     const Node& node = graph.node(id);
     current.nodes.push_back(id);
     current.layers += node.op == OpKind::kConv || node.op == OpKind::kLinear ? 1 : 0;
+    current.foldable |= is_foldable(graph, node);
     current.attention |= node.op == OpKind::kMultiHeadAttention;
     for (const ValueId v : node.inputs) {
       if (data.count(v) == 0) continue;
@@ -84,6 +92,17 @@ std::string block_name(const Graph& graph, const Block& block, int index) {
   return "blocks." + std::to_string(index);
 }
 
+// A fold rewrites norms and products for the layer behind them: those at the end of `from` go with it.
+void move_foldable(std::vector<Segment>& from, std::vector<Segment>& to) {
+  size_t begin = from.size();
+  for (size_t i = from.size(); i > 0 && from[i - 1].layers == 0; --i) {
+    if (from[i - 1].foldable) begin = i - 1;
+  }
+  to.assign(std::make_move_iterator(from.begin() + static_cast<ptrdiff_t>(begin)),
+            std::make_move_iterator(from.end()));
+  from.resize(begin);
+}
+
 // Without attention: what reads the input, pairs of layers with what follows them, the last layer.
 std::vector<std::vector<Segment>> layer_pairs(const std::vector<Segment>& all) {
   size_t head = all.size();
@@ -94,6 +113,7 @@ std::vector<std::vector<Segment>> layer_pairs(const std::vector<Segment>& all) {
     const bool last = i + 1 == head && i > 0;
     if (all[i].layers > 0 && layers > 0 && (last || layers + all[i].layers > most)) {
       result.emplace_back();
+      move_foldable(result[result.size() - 2], result.back());
       layers = 0;
       most = 2;
     }

@@ -1,6 +1,7 @@
 #pragma once
 // Cuts a graph into units that are calibrated one after the other: a stem, one unit a transformer
-// block, a head. A cut is a value through which all data flows.
+// block, a head; without attention one unit two layers. A cut is a value through which all data
+// flows.
 #include <string>
 #include <vector>
 

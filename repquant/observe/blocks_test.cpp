@@ -40,5 +40,28 @@ TEST(Blocks, WithoutAttentionTheyArePairsOfLayers) {
   EXPECT_EQ(found.back().name, "head");
 }
 
+// What a fold rewrites for a layer is in the layer's block, whose output then stays.
+TEST(Blocks, NormsAndProductsGoWithTheLayerBehindThem) {
+  graph_testing::GraphBuilder g;
+  ValueId x = g.input("x", {graph_testing::dim(2), graph_testing::dim(4)});
+  const ValueId w = g.floats("w", {4, 4}, std::vector<float>(16, 0.5f));
+  const ValueId a = g.floats("a", {4}, std::vector<float>(4, 2.0f));
+  for (int i = 0; i < 5; ++i) {
+    x = g.node(OpKind::kRelu, {g.node(OpKind::kLinear, {x, w})});
+    x = i % 2 == 0 ? g.node(OpKind::kLayerNorm, {x, a, a})
+                   : g.node(OpKind::kAdd, {g.node(OpKind::kMul, {x, a}), a});
+  }
+  g.graph.outputs = {g.node(OpKind::kLinear, {x, w})};
+  infer_shapes(g.graph);
+  std::vector<NodeId> nodes;
+  for (const Block& block : blocks(g.graph)) {
+    nodes.insert(nodes.end(), block.nodes.begin(), block.nodes.end());
+    EXPECT_NE(block.nodes.size(), 0u);
+    const OpKind last = g.graph.node(g.graph.value(block.output).producer).op;
+    EXPECT_TRUE(last == OpKind::kRelu || last == OpKind::kLinear) << block.name;
+  }
+  EXPECT_EQ(nodes, g.graph.order());
+}
+
 }  // namespace
 }  // namespace repquant::observe
