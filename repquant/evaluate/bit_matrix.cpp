@@ -38,7 +38,7 @@ Tensor repeated(const Tensor& items, int64_t count) {
 // Batches of one plan's items, answered by any program of it.
 class Asker {
  public:
-  Asker(const Plan& plan, const std::vector<Tensor>& inputs, int64_t items) : plan_(plan) {
+  Asker(const Plan& plan, const std::vector<Tensor>& inputs, int64_t items) {
     for (const Tensor& input : plan_inputs(plan, inputs)) inputs_.push_back(repeated(input, items));
     for (const int index : plan.outputs) {
       outputs_.push_back(plan.buffers[static_cast<size_t>(index)].item_shape);
@@ -87,7 +87,6 @@ class Asker {
     }
   }
 
-  const Plan& plan_;
   std::vector<Tensor> inputs_;
   std::vector<Shape> outputs_;
   size_t item_bytes_ = 0;
