@@ -139,7 +139,8 @@ Contender threads_contender(const std::string& name, const Options& options, con
   const auto [end, error] = std::from_chars(given.data(), given.data() + given.size(), threads);
   if (error != std::errc() || end != given.data() + given.size() || threads < 1 || threads > 1024) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("bench: --against: {}: expected threads:N, N of 1 to 1024", name));
+                fmt::format("bench: --against: {}: expected threads:N, N of 1 to 1024", name),
+                "--against threads:1 compares with one thread");
   }
   return session_contender(name, options.artifact, context.common.isa, data, context,
                            std::make_shared<ThreadPool>(threads));

@@ -140,7 +140,8 @@ Outcome explain_model(const std::string& path, const std::string& layer, const C
   const OpenedModel model = open_model(path, context);
   if (model.program == nullptr) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("explain: \"{}\": expected an artifact or a code as W004", path));
+                fmt::format("explain: \"{}\": expected an artifact or a code as W004", path),
+                "repquant quantize makes artifacts");
   }
   const std::vector<Step>& steps = model.program->plan().steps;
   const std::vector<int64_t> times = step_times(model.program, context.pool);

@@ -230,7 +230,8 @@ std::optional<Affine> affine_behind_conv(const Graph& graph, const Node& node, s
   if (producer < 0 || graph.node(producer).op != OpKind::kConv) return std::nullopt;
   const Tensor* weight = float_constant(graph, graph.node(producer), 1);
   const Tensor* constant = float_constant(graph, node, 1 - data);
-  if (!weight || !constant || constant->rank() > weight->rank()) return std::nullopt;
+  if (!weight || weight->rank() < 3 || !constant || constant->rank() > weight->rank())
+    return std::nullopt;
   const int64_t channels = weight->shape()[0], spatial = weight->rank() - 2;
   if (constant->size() != 1) {
     const Shape& shape = constant->shape();

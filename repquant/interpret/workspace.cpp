@@ -131,7 +131,11 @@ void make_parameters_explicit(Workspace& ws) {
 
 void store_weights(Workspace& ws) {
   for (const auto& [id, tensor] : ws.weights) {
-    if (ws.graph.is_constant(id)) ws.graph.value(id).constant = from_aten(tensor);
+    if (!ws.graph.is_constant(id)) continue;
+    Value& value = ws.graph.value(id);
+    value.constant = from_aten(tensor);
+    value.shape.emplace();  // a number may have become one a channel
+    for (const int64_t size : value.constant->shape()) value.shape->push_back({size, {}});
   }
 }
 

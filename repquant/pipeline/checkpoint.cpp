@@ -218,7 +218,8 @@ bool FolderCheckpoint::restore(Workspace& ws, int unit) {
     for (const auto& [key, layout] : state.at("weights").items()) {
       const ValueId id = std::stoi(key);
       if (ws.weights.count(id) == 0)
-        throw Error(ErrorCode::kCorruptFile, "checkpoint: unknown weight " + key);
+        throw Error(ErrorCode::kCorruptFile, "checkpoint: unknown weight " + key,
+                    "use --resume never to start again");
       ws.weights[id] = restore_weight(file.tensors.at("w" + key), layout);
       digests_[id] = digest(ws.weights[id]);
     }

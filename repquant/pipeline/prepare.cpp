@@ -118,10 +118,7 @@ void limit_memory(Calibrated& run, const QuantizeJob& job, const RunContext& con
   run.memory_needed = needed_memory(run.float_graph, static_cast<int64_t>(run.indices.size()),
                                     context.pool.size(), trained_samples(job.recipe));
   check_memory(run.memory_needed, job.memory_cap);
-  if (job.memory_cap == 0) {
-    run.ws.resident_bytes = int64_t{1} << 30;
-    return;
-  }
+  if (job.memory_cap == 0) return;
   const double left = static_cast<double>(job.memory_cap) - run.memory_needed;
   run.ws.resident_bytes = std::min(run.ws.resident_bytes, static_cast<int64_t>(left));
 }

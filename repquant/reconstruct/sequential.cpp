@@ -10,6 +10,7 @@
 #include "repquant/reconstruct/token_importance.h"
 #include "repquant/reconstruct/unit.h"
 #include "repquant/reparameterize/fold.h"
+#include "repquant/reparameterize/scaled_channels.h"
 
 namespace repquant::reconstruct {
 namespace {
@@ -82,7 +83,10 @@ void calibrate(Workspace& ws, const SequentialOptions& options) {
         ErrorCode::kInvalidArgument,
         fmt::format("{}: calibration data: expected at least one sample, got none", ws.pass));
   }
-  if (options.fold && !options.compat) reparameterize::split_norms(ws);
+  if (options.fold && !options.compat) {
+    reparameterize::split_norms(ws);
+    reparameterize::own_constants(ws);
+  }
   const std::vector<observe::Block> blocks = observe::blocks(ws.graph);
   const SiteHook hook = quantize::plan_hook(ws.plan);
   observe::Chunks inputs = load_inputs(ws), targets;

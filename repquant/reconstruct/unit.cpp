@@ -140,6 +140,10 @@ void Unit::set(const Site& site, Role role, QParams params) {
   ws_.plan.set(site, {role, std::move(params), ws_.pass});
 }
 
+bool Unit::is_compared(ValueId id) const {
+  return id == block_.output && (options_.blocks || options_.gelu_table == "auto");
+}
+
 double Unit::shift_behind(NodeId id) const {
   const NodeId producer = ws_.graph.value(ws_.graph.node(id).inputs.at(0)).producer;
   if (producer < 0) return 0;
@@ -152,7 +156,11 @@ double Unit::shift_behind(NodeId id) const {
 void Unit::norm(NodeId id) {
   if (!options_.fold) return;
   std::string reason;
-  const auto site = reparameterize::norm_consumers(ws_, id, &reason);
+  auto site = reparameterize::norm_consumers(ws_, id, &reason);
+  if (site && is_compared(ws_.graph.node(id).outputs.at(0))) {
+    site.reset();
+    reason = "its output ends a block that is compared with the float model";
+  }
   int bits = 8;
   if (!site || !same_targets(ws_, *site, &bits)) {
     const bool split = reparameterize::twin_of(ws_.graph, id) >= 0;  // no layer reads it
@@ -206,8 +214,10 @@ void Unit::product(NodeId id) {
   if (!options_.fold || options_.compat) return;
   const auto site = reparameterize::scaled_channels(ws_, id);
   // In front of depthwise convolutions it lost answers of a text recogniser.
-  if (site && !site->image)
-    reparameterize::equalise_channels(ws_, *site, reparameterize::channel_sizes(ws_, walk_, *site));
+  if (!site || site->image) return;
+  for (const Site& at : site->constants)
+    if (is_compared(ws_.graph.node(at.node).outputs.at(0))) return;
+  reparameterize::equalise_channels(ws_, *site, reparameterize::channel_sizes(ws_, walk_, *site));
 }
 
 // ---- linears and convolutions -------------------------------------------------------------------

@@ -38,6 +38,8 @@ class Unit {
   at::Tensor sample_rows(const Site& site, int64_t count);
   void centre_values(NodeId id);
   void set(const Site& site, Role role, QParams params);
+  // A fold there would change what training and the choice of tables compare with the float model.
+  bool is_compared(ValueId id) const;
   double shift_behind(NodeId id) const;  // > 0: the input is a GELU or SiLU output
 
   Workspace& ws_;

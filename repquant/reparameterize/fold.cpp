@@ -105,7 +105,9 @@ int split_norms(Workspace& ws) {
     value.producer = -1;
     twin.outputs = {ws.graph.add_value(value)};
     const ValueId folded = twin.outputs[0];
-    ws.graph.add_node(std::move(twin), id);
+    const NodeId added = ws.graph.add_node(std::move(twin), id);
+    for (const int input : {1, 2})
+      ws.set_constant(added, input, ws.constant(added, input).clone());
     for (const NodeId linear : linears) ws.graph.node(linear).inputs[0] = folded;
     ++count;
   }
@@ -138,7 +140,7 @@ QParams fold_norm(Workspace& ws, const NormConsumers& site, const QParams& chann
   const at::Tensor lower = as_double(channels.lower);
   const at::Tensor gain = ws.constant(site.norm, 1).to(at::kDouble);
   const at::Tensor bias = ws.constant(site.norm, 2).to(at::kDouble);
-  const at::IntArrayRef shape = ws.constant(site.norm, 1).sizes();
+  const std::vector<int64_t> shape = ws.constant(site.norm, 1).sizes().vec();  // it is replaced
 #ifdef REPQUANT_DEBUG_CHECKS
   const at::Tensor rows =
       at::linspace(-4, 4, 61, at::kDouble)

@@ -20,7 +20,8 @@ struct NormConsumers {
 std::optional<NormConsumers> norm_consumers(const Workspace& ws, NodeId norm, std::string* reason);
 
 // A norm that quantized linears and others read gets a twin in front of it for the linears: a fold
-// then reaches all of the twin's readers. What the norm puts out stays. Returns how many were split.
+// then reaches all of the twin's readers. What the norm puts out stays; the twin has a gain and a
+// bias of its own. Returns how many were split.
 int split_norms(Workspace& ws);
 NodeId twin_of(const Graph& graph, NodeId norm);  // -1: it was not split
 

@@ -49,6 +49,14 @@ bool is_by_channel(const Workspace& ws, const ScaledChannels& site, const Site& 
          std::equal(shape.rbegin(), shape.rend(), sizes.rbegin());
 }
 
+// A constant of one a channel leaves the shape of what the node puts out.
+bool has_channels(const Workspace& ws, const ScaledChannels& site, const Site& at) {
+  const auto& shape = ws.graph.value(ws.graph.node(at.node).outputs.at(0)).shape;
+  if (!shape || shape->size() < 2) return false;
+  const Dim& channels = site.image ? (*shape)[1] : shape->back();
+  return channels.known() && channels.size == site.channels;
+}
+
 }  // namespace
 
 std::optional<ScaledChannels> scaled_channels(const Workspace& ws, NodeId mul) {
@@ -75,9 +83,18 @@ std::optional<ScaledChannels> scaled_channels(const Workspace& ws, NodeId mul) {
     site.channels = channels;
   }
   for (const Site& at : site.constants) {
-    if (!is_by_channel(ws, site, at)) return std::nullopt;
+    if (!is_by_channel(ws, site, at) || !has_channels(ws, site, at)) return std::nullopt;
   }
   return site;
+}
+
+void own_constants(Workspace& ws) {
+  for (const NodeId id : ws.graph.order()) {
+    const auto site = scaled_channels(ws, id);
+    if (!site || site->image) continue;
+    for (const Site& at : site->constants)
+      ws.set_constant(at.node, at.input, ws.constant(at.node, at.input).clone());
+  }
 }
 
 at::Tensor channel_sizes(const Workspace& ws, observe::BlockWalk& walk,

@@ -22,6 +22,10 @@ struct ScaledChannels {
 // With the product `mul`; nullopt where what reads it is anything but layers with quantized inputs.
 std::optional<ScaledChannels> scaled_channels(const Workspace& ws, NodeId mul);
 
+// Gives every product and sum in front of linears a constant that nothing else reads. Behind it
+// equalise_channels changes numbers, never the structure: saved state is weights alone.
+void own_constants(Workspace& ws);
+
 // Largest magnitude a channel of what the layers read; `mul` is the next node of the walk.
 at::Tensor channel_sizes(const Workspace& ws, observe::BlockWalk& walk, const ScaledChannels& site);
 

@@ -88,6 +88,51 @@ TEST(ScaledChannels, LayersPutOutWhatTheyDid) {
   }
 }
 
+// One number for the product and the sum, which becomes one a channel for each.
+TEST(ScaledChannels, OwnConstantsGrowWithoutNewOnes) {
+  at::set_num_threads(1);
+  graph_testing::GraphBuilder g;
+  const ValueId x = g.input("x", {dim("batch"), dim(5), dim(6)}), one = g.floats("one", {}, {1.5f});
+  const ValueId read = g.node(OpKind::kAdd, {g.node(OpKind::kMul, {x, one}, {}, "mul"), one});
+  std::vector<float> w(24);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = 0.1f * static_cast<float>(i % 7) - 0.25f;
+  g.graph.outputs = {g.node(OpKind::kLinear, {read, g.floats("w", {4, 6}, w)}, {}, "linear")};
+  infer_shapes(g.graph);
+  Workspace ws = make_workspace(std::move(g.graph));
+  make_parameters_explicit(ws);
+  ThreadPool pool(1);
+  ws.pool = &pool;
+  const std::vector<NodeId> order = ws.graph.order();
+  for (const int i : {0, 1})
+    ws.targets[{order[2], i}] = {i == 0 ? Role::kActivation : Role::kWeight, 8, "auto", false};
+  torch::manual_seed(4);
+  const at::Tensor batch = at::randn({8, 5, 6}) * at::logspace(0, 1.5, 6);
+  const observe::Block block{"all", order, ws.graph.inputs[0], ws.graph.outputs[0]};
+  const observe::Chunks inputs{batch};
+  const auto output = [&] {
+    return Interpreter(ws.graph, ws.weights).run(std::vector<at::Tensor>{batch})[0];
+  };
+  own_constants(ws);
+  const at::Tensor before = output();
+  const at::Tensor magnitude =
+      at::matmul(batch.abs() * 1.5 + 1.5, ws.constant(order[2], 1).abs().t());
+  const size_t constants = ws.weights.size();
+  const auto site = scaled_channels(ws, order[0]);
+  ASSERT_TRUE(site.has_value());
+  observe::BlockWalk walk(ws, ws.weights, block, inputs, {});
+  equalise_channels(ws, *site, channel_sizes(ws, walk, *site));
+  EXPECT_EQ(ws.weights.size(), constants);
+  store_weights(ws);
+  for (const int node : {0, 1}) {
+    const ValueId id = ws.graph.node(order[static_cast<size_t>(node)]).inputs[1];
+    EXPECT_EQ(ws.constant(id).sizes(), at::IntArrayRef({6}));
+    EXPECT_EQ(to_string(*ws.graph.value(id).shape), "[6]");
+  }
+  // A product and a sum of one term more than six of them, twice, and three constants: 23
+  // roundings.
+  EXPECT_TRUE(((output() - before).abs() <= magnitude * (24 * std::exp2(-24))).all().item<bool>());
+}
+
 TEST(ScaledChannels, EveryReaderHasToBeAQuantizedLayerOfItsChannels) {
   Network mixes(false, true);
   EXPECT_FALSE(scaled_channels(mixes.ws, mixes.mul).has_value());
