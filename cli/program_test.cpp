@@ -268,7 +268,7 @@ TEST(Program, StartsWithinTenMilliseconds) {
 TEST(Program, LinksNeitherTorchNorProtobuf) {
   const Ended ended = run({"/bin/sh", "-c", "ldd '" + kRun + "'"});
   ASSERT_EQ(ended.exit, 0);
-  for (const char* library : {"torch", "c10", "protobuf", "onnx"}) {
+  for (const char* library : {"libtorch", "libc10", "libprotobuf", "onnx"}) {
     EXPECT_EQ(ended.out.find(library), std::string::npos) << ended.out;
   }
 }
